@@ -1,0 +1,438 @@
+"""MQTT 3.1.1 bytes to packets and back, incrementally, in batches.
+
+How decoding works. The first byte of a packet holds its type and its flags, and for all of them but
+PUBLISH the flags are fixed. So one table, from first byte to `Reader`, says all there is to say
+about what a peer may send: a byte that is missing *is* the protocol violation, be it a reserved
+flag [MQTT-2.2.2-2], QoS 3 [MQTT-3.3.1-4], or a packet that only the other side sends. A reader also
+knows the least and the largest length of its packet, so that a declared length is refused before
+anything of that length is awaited, let alone held.
+
+`Decoder.feed` takes whatever the network gave and returns the packets that it completes, in one
+pass. What is left at the end, the beginning of a packet, is kept in pieces, and joined once when
+the last of them is there: a large message costs no more by arriving slowly.
+"""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from . import _packets as p
+from ._errors import Denied, ProtocolViolation
+from ._topics import topic_name_flaw
+
+PROTOCOL_LEVEL = 4
+MAX_REMAINING_LENGTH = 268_435_455
+"""What four bytes of seven bits can say, 256 MiB less one (section 2.2.3)."""
+
+_CACHED_TOPICS = 1_000
+"""Applications use few topics, many times. A cache that is full starts anew, so that it stays small
+where each message has a topic of its own."""
+_CACHED_TOPIC_BYTES = 256
+"""Longer topics are not worth the memory."""
+
+CONNECT, CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP = (
+    0x10, 0x20, 0x30, 0x40, 0x50, 0x62, 0x70,
+)  # fmt: skip
+SUBSCRIBE, SUBACK, UNSUBSCRIBE, UNSUBACK, PINGREQ, PINGRESP, DISCONNECT = (
+    0x82, 0x90, 0xA2, 0xB0, 0xC0, 0xD0, 0xE0,
+)  # fmt: skip
+DUP, RETAIN = 0x08, 0x01
+
+# The bits of the connect flags, section 3.1.2.
+USERNAME, PASSWORD, WILL_RETAIN, WILL, CLEAN = 0x80, 0x40, 0x20, 0x04, 0x02
+
+_pack_ack = struct.Struct(">BBH").pack
+_ACKS = {p.PubAck: PUBACK, p.PubRec: PUBREC, p.PubRel: PUBREL, p.PubComp: PUBCOMP}
+
+
+# Packets to bytes
+
+
+def _length(remaining: int) -> bytes:
+    """A remaining length, section 2.2.3."""
+    if remaining > MAX_REMAINING_LENGTH:
+        raise Denied(f"the packet takes {remaining} bytes, of {MAX_REMAINING_LENGTH} at most")
+    encoded = bytearray()
+    while remaining > 0x7F:
+        encoded.append(remaining & 0x7F | 0x80)
+        remaining >>= 7
+    encoded.append(remaining)
+    return bytes(encoded)
+
+
+def _packet(first: int, *body: bytes) -> bytes:
+    return b"".join((bytes((first,)), _length(sum(map(len, body))), *body))
+
+
+def _string(data: str | bytes) -> bytes:
+    """A string or binary data behind its length, section 1.5.3."""
+    if isinstance(data, str):
+        data = data.encode()
+    return len(data).to_bytes(2) + data
+
+
+@functools.singledispatch
+def encode(packet: p.Packet) -> bytes:
+    """The bytes of any packet."""
+    raise AssertionError(f"no packet: {packet!r}")
+
+
+@encode.register
+def _(packet: p.Connect) -> bytes:
+    flags = CLEAN if packet.clean_session else 0
+    payload = [_string(packet.client_id)]  # [MQTT-3.1.3-1] [MQTT-3.1.3-3]
+    if packet.will is not None:
+        flags |= WILL | packet.will.qos << 3 | (WILL_RETAIN if packet.will.retain else 0)
+        payload += (_string(packet.will.topic), _string(packet.will.payload))
+    if packet.username is not None:
+        flags |= USERNAME
+        payload.append(_string(packet.username))
+    if packet.password is not None:
+        flags |= PASSWORD
+        payload.append(_string(packet.password))
+    header = struct.pack(">6sBBH", b"\0\4MQTT", PROTOCOL_LEVEL, flags, packet.keep_alive)
+    return _packet(CONNECT, header, *payload)
+
+
+@encode.register
+def _(packet: p.UnsupportedLevel) -> bytes:
+    return _packet(CONNECT, b"\0\4MQTT", bytes((packet.level, 0, 0, 0)))
+
+
+@encode.register
+def _(packet: p.ConnAck) -> bytes:
+    return _packet(CONNACK, bytes((packet.session_present, packet.return_code)))
+
+
+@encode.register
+def _(packet: p.Message) -> bytes:
+    return _publish(packet, _string(packet.topic), b"")
+
+
+@encode.register
+def _(packet: p.Delivery) -> bytes:
+    message = packet.message
+    return _publish(message, _string(message.topic), packet.packet_id.to_bytes(2))
+
+
+def _publish(message: p.Message, topic: bytes, packet_id: bytes) -> bytes:
+    flags = message.qos << 1 | (RETAIN if message.retain else 0) | (DUP if message.dup else 0)
+    return _packet(PUBLISH | flags, topic, packet_id, message.payload)
+
+
+@encode.register(p.PubAck)
+@encode.register(p.PubRec)
+@encode.register(p.PubRel)
+@encode.register(p.PubComp)
+def _(packet: p.Ack) -> bytes:
+    return _pack_ack(_ACKS[type(packet)], 2, packet.packet_id)
+
+
+@encode.register
+def _(packet: p.Subscribe) -> bytes:
+    body = (_string(topic_filter) + bytes((qos,)) for topic_filter, qos in packet.requests)
+    return _packet(SUBSCRIBE, packet.packet_id.to_bytes(2), *body)
+
+
+@encode.register
+def _(packet: p.SubAck) -> bytes:
+    return _packet(SUBACK, packet.packet_id.to_bytes(2), bytes(packet.return_codes))
+
+
+@encode.register
+def _(packet: p.Unsubscribe) -> bytes:
+    return _packet(UNSUBSCRIBE, packet.packet_id.to_bytes(2), *map(_string, packet.topic_filters))
+
+
+@encode.register
+def _(packet: p.UnsubAck) -> bytes:
+    return _pack_ack(UNSUBACK, 2, packet.packet_id)
+
+
+@encode.register
+def _(_: p.PingReq) -> bytes:
+    return _packet(PINGREQ)
+
+
+@encode.register
+def _(_: p.PingResp) -> bytes:
+    return _packet(PINGRESP)
+
+
+@encode.register
+def _(_: p.Disconnect) -> bytes:
+    return _packet(DISCONNECT)
+
+
+class Codec:
+    """MQTT 3.1.1 for one client: see `trio_mqtt._packets.Codec`."""
+
+    def __init__(self) -> None:
+        self._topics: dict[str, bytes] = {}
+
+    def encode(self, packet: p.Packet) -> bytes:
+        return encode(packet)
+
+    def encode_publish(
+        self, topic: str, payload: bytes, qos: p.QoS, packet_id: int, *, retain: bool
+    ) -> bytes:
+        encoded_topic = self._topics.get(topic) or self._encode_topic(topic)
+        remaining = len(encoded_topic) + len(payload) + (2 if qos else 0)
+        first = PUBLISH | qos << 1 | retain
+        if remaining < 0x80:
+            head = bytes((first, remaining))
+        else:
+            head = bytes((first,)) + _length(remaining)
+        if qos:
+            return b"".join((head, encoded_topic, packet_id.to_bytes(2), payload))
+        return b"".join((head, encoded_topic, payload))
+
+    def _encode_topic(self, topic: str) -> bytes:
+        encoded = _string(topic)
+        if len(encoded) <= _CACHED_TOPIC_BYTES:
+            if len(self._topics) >= _CACHED_TOPICS:
+                self._topics.clear()
+            self._topics[topic] = encoded
+        return encoded
+
+    def encode_ack(self, answer: type[p.Ack], packet_id: int) -> bytes:
+        return _pack_ack(_ACKS[answer], 2, packet_id)
+
+    def as_duplicate(self, publish: bytes) -> bytes:
+        return bytes((publish[0] | DUP,)) + publish[1:]
+
+    def new_decoder(self) -> Decoder[p.Inbound]:
+        return client_decoder()
+
+
+# Bytes to packets
+
+_P = TypeVar("_P", covariant=True)
+
+
+class Reader(NamedTuple, Generic[_P]):
+    """How to read the packets that begin with one certain byte."""
+
+    least: int
+    """The least remaining length."""
+    most: int
+    read: Callable[[bytes, int, int], _P]
+    """From the packet's bytes, where its variable header starts, and where its payload stops."""
+
+
+class Decoder(Generic[_P]):
+    """Bytes to packets: see `trio_mqtt._packets.Decoder`."""
+
+    def __init__(self, readers: Mapping[int, Reader[_P]]) -> None:
+        topics = _TopicCache()
+        publish_readers = {
+            PUBLISH | dup << 3 | qos << 1 | retain: _publish_reader(
+                topics, qos, retain=retain, dup=dup
+            )
+            for qos in QOS_LEVELS
+            for retain in (False, True)
+            for dup in ((False, True) if qos else (False,))  # [MQTT-3.3.1-2]
+        }
+        self._readers: Mapping[int, Reader[_P | p.Message | p.Delivery]]
+        self._readers = {**readers, **publish_readers}
+        self._pieces: list[bytes] = []
+        self._held = 0  # how many bytes the pieces hold
+        self._wanted = 0  # how many they must hold before a look at them is worth it
+        self.violation: ProtocolViolation | None = None
+
+    @property
+    def partial(self) -> bool:
+        return self._held > 0
+
+    def feed(self, data: bytes) -> list[_P | p.Message | p.Delivery]:
+        if self.violation is not None:
+            raise self.violation
+        if self._held:
+            self._pieces.append(data)
+            self._held += len(data)
+            if self._held < self._wanted:
+                return []
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._held = 0
+        packets: list[_P | p.Message | p.Delivery] = []
+        try:
+            self._decode(data, packets)
+        except ProtocolViolation as violation:
+            self.violation = violation
+            if not packets:
+                raise
+        return packets
+
+    def _decode(self, data: bytes, packets: list[_P | p.Message | p.Delivery]) -> None:
+        """Appends what `data` completes to `packets`, and keeps the rest."""
+        readers = self._readers
+        position, end, wanted = 0, len(data), 0
+        while position < end:
+            reader = readers.get(data[position])
+            if reader is None:
+                raise _unexpected(data[position])
+            start = position + 2
+            if start > end:
+                wanted = 2
+                break
+            remaining = data[position + 1]
+            if remaining > 0x7F:
+                start, remaining = _long_length(data, position + 1)
+                if not start:
+                    wanted = end - position + 1
+                    break
+            least, most, read = reader
+            if not least <= remaining <= most:
+                name = _NAMES[data[position] >> 4]
+                raise ProtocolViolation(f"{name} with a remaining length of {remaining}")
+            stop = start + remaining
+            if stop > end:
+                wanted = stop - position
+                break
+            packets.append(read(data, start, stop))
+            position = stop
+        if wanted:
+            self._pieces.append(data[position:])
+            self._held = end - position
+            self._wanted = wanted
+
+
+def client_decoder() -> Decoder[p.Inbound]:
+    """A decoder of what a broker sends."""
+    return Decoder(_CLIENT_READERS)
+
+
+def _unexpected(first: int) -> ProtocolViolation:
+    name = _NAMES[first >> 4]
+    return ProtocolViolation(f"{name} with flags {first & 0xF:#06b} is not for this side to send")
+
+
+def _long_length(data: bytes, position: int) -> tuple[int, int]:
+    """Where a remaining length of two bytes and more ends, and what it says; 0 where it goes on
+    beyond `data` (section 2.2.3)."""
+    remaining = 0
+    for index, byte in enumerate(data[position : position + 4]):
+        remaining |= (byte & 0x7F) << 7 * index
+        if byte <= 0x7F:
+            return position + index + 1, remaining
+    if len(data) >= position + 4:
+        raise ProtocolViolation("a remaining length of more than four bytes")
+    return 0, 0
+
+
+class _TopicCache(dict[bytes, str]):
+    """The topics that arrived of late, so that each is decoded and checked once."""
+
+    def __missing__(self, encoded: bytes) -> str:
+        topic = decode_string(encoded)
+        flaw = topic_name_flaw(topic)
+        if flaw is not None:
+            raise ProtocolViolation(f"PUBLISH's topic {topic[:100]!r} {flaw}")
+        if len(encoded) <= _CACHED_TOPIC_BYTES:
+            if len(self) >= _CACHED_TOPICS:
+                self.clear()
+            self[encoded] = topic
+        return topic
+
+
+def decode_string(encoded: bytes) -> str:
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError as error:  # [MQTT-1.5.3-1]
+        raise ProtocolViolation(f"ill-formed UTF-8: {error.reason}") from error
+
+
+def read_packet_id(data: bytes, start: int) -> int:
+    packet_id = data[start] << 8 | data[start + 1]
+    if not packet_id:
+        raise ProtocolViolation("packet identifier 0")  # [MQTT-2.3.1-1]
+    return packet_id
+
+
+QOS_LEVELS: tuple[p.QoS, ...] = (0, 1, 2)
+
+
+def _publish_reader(
+    topics: _TopicCache, qos: p.QoS, *, retain: bool, dup: bool
+) -> Reader[p.Message | p.Delivery]:
+    """Reads PUBLISH with these flags: nothing is left to decide for each packet."""
+    message = p.Message
+
+    def topic_end(data: bytes, start: int, stop: int) -> int:
+        end = start + 2 + (data[start] << 8 | data[start + 1])
+        if end > stop:
+            raise ProtocolViolation("PUBLISH ends before its topic and packet identifier do")
+        return end
+
+    def at_most_once(data: bytes, start: int, stop: int) -> p.Message:
+        end = topic_end(data, start, stop)
+        return message(topics[data[start + 2 : end]], data[end:stop], qos, retain, dup)
+
+    def acknowledged(data: bytes, start: int, stop: int) -> p.Delivery:
+        end = topic_end(data, start, stop - 2)
+        body = message(topics[data[start + 2 : end]], data[end + 2 : stop], qos, retain, dup)
+        return p.Delivery(body, read_packet_id(data, end))
+
+    if qos:
+        return Reader(4, MAX_REMAINING_LENGTH, acknowledged)
+    return Reader(2, MAX_REMAINING_LENGTH, at_most_once)
+
+
+_A = TypeVar("_A", p.PubAck, p.PubRec, p.PubRel, p.PubComp, p.UnsubAck)
+
+
+def _ack_reader(answer: Callable[[int], _A]) -> Reader[_A]:
+    def read(data: bytes, start: int, _stop: int) -> _A:
+        return answer(read_packet_id(data, start))
+
+    return Reader(2, 2, read)
+
+
+def _read_connack(data: bytes, start: int, _stop: int) -> p.ConnAck:
+    flags, return_code = data[start], data[start + 1]
+    if flags > 1:
+        raise ProtocolViolation(f"CONNACK with reserved flags {flags:#010b}")  # [MQTT-2.2.2-2]
+    if return_code > 5:
+        raise ProtocolViolation(f"CONNACK with the reserved return code {return_code}")
+    if flags and return_code:
+        raise ProtocolViolation("CONNACK refuses a session that is present")  # [MQTT-3.2.2-4]
+    return p.ConnAck(bool(flags), return_code)
+
+
+def _read_suback(data: bytes, start: int, stop: int) -> p.SubAck:
+    return_codes = tuple(data[start + 2 : stop])
+    for code in return_codes:
+        if code > 2 and code != p.FAILED:  # [MQTT-3.9.3-2]
+            raise ProtocolViolation(f"SUBACK with the reserved return code {code:#04x}")
+    return p.SubAck(read_packet_id(data, start), return_codes)
+
+
+def _read_pingresp(_data: bytes, _start: int, _stop: int) -> p.PingResp:
+    return p.PingResp()
+
+
+_NAMES = (
+    "packet type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP",
+    "SUBSCRIBE", "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT",
+    "packet type 15",
+)  # fmt: skip
+
+# The Decoder adds PUBLISH.
+ACK_READERS: Mapping[int, Reader[p.Ack]] = {
+    PUBACK: _ack_reader(p.PubAck),
+    PUBREC: _ack_reader(p.PubRec),
+    PUBREL: _ack_reader(p.PubRel),  # [MQTT-3.6.1-1]
+    PUBCOMP: _ack_reader(p.PubComp),
+}
+
+_CLIENT_READERS: Mapping[int, Reader[p.Inbound]] = {
+    **ACK_READERS,
+    CONNACK: Reader(2, 2, _read_connack),
+    SUBACK: Reader(3, 2 + p.MAX_TOPIC_FILTERS, _read_suback),
+    UNSUBACK: _ack_reader(p.UnsubAck),
+    PINGRESP: Reader(0, 0, _read_pingresp),
+}

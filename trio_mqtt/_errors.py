@@ -1,0 +1,146 @@
+"""The exceptions of this library, grouped by what the caller may conclude.
+
+::
+
+    MQTTError
+    ├── NotSent                                 the request did not happen
+    │   ├── Denied(ValueError)                  an illegal argument: a retry is futile
+    │   ├── Down                                no connection after a failed attempt
+    │   ├── PendingLimit(trio.WouldBlock)       too many pending requests
+    │   └── ClientClosed(trio.ClosedResourceError)
+    ├── InDoubt                                 sent in part or whole, outcome unknown
+    │   ├── SubmitInterrupted                   connection lost during submission
+    │   ├── ResponseLost                        connection lost while awaiting the response
+    │   └── ClosedInDoubt(trio.ClosedResourceError)   the client ended first
+    ├── SubscribeError                          the broker's answer: it failed these topic filters
+    ├── ConnectionRefused                       the broker's answer to CONNECT, one subclass a code
+    └── ConnectionLost(trio.BrokenResourceError)
+        └── ProtocolViolation                   the broker broke the specification
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import trio
+
+
+class MQTTError(Exception):
+    """The root of the tree."""
+
+
+class NotSent(MQTTError):
+    """The request did not happen: no byte of it was sent. It is safe to issue it again."""
+
+
+class Denied(NotSent, ValueError):
+    """An argument is illegal, or too large. The same call will always fail."""
+
+
+class Down(NotSent):
+    """There is no connection, and the latest attempt to make one failed.
+
+    The client keeps trying. `Client.wait_online` says when the request is worth another go.
+    """
+
+
+class PendingLimit(NotSent, trio.WouldBlock):
+    """As many exchanges are unconfirmed as the client was told to accept.
+
+    Raised by the calls that end in ``_nowait``; the others wait for room.
+    """
+
+
+class ClientClosed(NotSent, trio.ClosedResourceError):
+    """The client ended before the request was made. It stays closed."""
+
+
+class InDoubt(MQTTError):
+    """The request was sent in part or in whole, and what the broker made of it is unknown."""
+
+
+class SubmitInterrupted(InDoubt):
+    """The connection was lost while the request was being written.
+
+    Of an `Exchange` this is a mere interruption: the client sends the message again by itself.
+    """
+
+
+class ResponseLost(InDoubt):
+    """The connection was lost after the request was written and before its answer came.
+
+    Of an `Exchange` this is a mere interruption: the client sends the message again by itself.
+    """
+
+
+class ClosedInDoubt(InDoubt, trio.ClosedResourceError):
+    """The client ended before the broker answered. The message may or may not have arrived."""
+
+
+class SubscribeError(MQTTError):
+    """The broker answered the subscription, and failed some of its topic filters.
+
+    The others of the same request are in force.
+    """
+
+    def __init__(self, topic_filters: tuple[str, ...]) -> None:
+        super().__init__(topic_filters)
+        self.topic_filters = topic_filters
+        """The filters that failed, in the order of the request."""
+
+    def __str__(self) -> str:
+        return "the broker failed " + ", ".join(map(repr, self.topic_filters))
+
+
+class ConnectionRefused(MQTTError):
+    """The broker answered CONNECT with a return code other than 0 (section 3.2.2.3)."""
+
+    code: ClassVar[int]
+    """The return code, 1 to 5."""
+    _reason: ClassVar[str]
+
+    def __str__(self) -> str:
+        return f"the broker refused the connection with return code {self.code}: {self._reason}"
+
+
+class UnacceptableProtocolVersion(ConnectionRefused):
+    """The broker does not speak this version of MQTT."""
+
+    code = 1
+    _reason = "unacceptable protocol version"
+
+
+class IdentifierRejected(ConnectionRefused):
+    """The client identifier is well-formed, and the broker does not allow it."""
+
+    code = 2
+    _reason = "identifier rejected"
+
+
+class ServerUnavailable(ConnectionRefused):
+    """The broker is up, and its MQTT service is not."""
+
+    code = 3
+    _reason = "server unavailable"
+
+
+class BadCredentials(ConnectionRefused):
+    """The user name or the password is malformed. RabbitMQ also means a wrong one."""
+
+    code = 4
+    _reason = "bad user name or password"
+
+
+class NotAuthorized(ConnectionRefused):
+    """The client is not authorized to connect. Mosquitto also means a wrong password."""
+
+    code = 5
+    _reason = "not authorized"
+
+
+class ConnectionLost(MQTTError, trio.BrokenResourceError):
+    """The network connection ended without our doing, or made no progress for too long."""
+
+
+class ProtocolViolation(ConnectionLost):
+    """The broker broke the specification, so the connection was closed [MQTT-4.8.0-1]."""

@@ -1,0 +1,283 @@
+"""Control packets, `Message` and `Will` as values, and the interface of the codecs.
+
+The classes that travel once a message are `attrs.define`, three times as fast to make as the frozen
+ones: about 0.2 µs. Nobody changes them all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, TypeAlias
+
+import attrs
+
+from ._errors import Denied, ProtocolViolation
+from ._topics import require_topic_name
+
+QoS: TypeAlias = Literal[0, 1, 2]
+"""Quality of service: at most once, at least once, exactly once (section 4.3)."""
+
+Payload: TypeAlias = bytes | bytearray | memoryview | str
+"""What an application may hand over as a payload; a `str` travels as UTF-8."""
+
+MAX_TOPIC_FILTERS = 8
+"""How many go into one SUBSCRIBE: clouds close the connection on more."""
+
+FAILED = 0x80
+"""The return code of a topic filter that the broker failed (section 3.9.3)."""
+
+
+def payload_bytes(payload: Payload) -> bytes:
+    """`payload` as it travels, its own copy if the caller could still change it.
+
+    Raises:
+        Denied: a `str` has a surrogate, which UTF-8 cannot encode.
+        TypeError: `payload` is of another type.
+    """
+    if isinstance(payload, bytes):
+        return payload
+    if isinstance(payload, str):
+        try:
+            return payload.encode()
+        except UnicodeEncodeError as error:
+            raise Denied(f"the payload's character {error.start} is a surrogate") from error
+    if isinstance(payload, (bytearray, memoryview)):
+        return bytes(payload)
+    raise TypeError(f"a payload is bytes-like or a str, not {type(payload).__name__}")
+
+
+def require_qos(qos: object) -> None:
+    """Raises `Denied` unless `qos` is 0, 1 or 2.
+
+    Raises:
+        TypeError: `qos` is no `int`.
+    """
+    if not isinstance(qos, int) or isinstance(qos, bool):
+        raise TypeError(f"qos is 0, 1 or 2, not {qos!r}")
+    if qos not in (0, 1, 2):
+        raise Denied(f"qos is 0, 1 or 2, not {qos}")
+
+
+@attrs.define
+class Message:
+    """An application message as it arrived. A value: do not change it."""
+
+    topic: str
+    payload: bytes
+    qos: QoS = 0
+    """At which it arrived: the lower of the publisher's and the one granted to the subscription."""
+    retain: bool = False
+    """Whether the broker had kept it from before the subscription [MQTT-3.3.1-8]."""
+    dup: bool = False
+    """Whether the broker sent it before, as it says (section 3.3.1.1)."""
+
+
+@attrs.frozen
+class Will:
+    """The message that the broker publishes when the connection ends without DISCONNECT.
+
+    Raises:
+        Denied: the topic, the payload (65,535 bytes at most) or the QoS is illegal.
+        TypeError: one of them has another type.
+    """
+
+    topic: str
+    payload: bytes = attrs.field(converter=payload_bytes)
+    qos: QoS = attrs.field(default=0, kw_only=True)
+    retain: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        require_topic_name(self.topic)  # [MQTT-3.1.3-10]
+        require_qos(self.qos)  # [MQTT-3.1.2-14]
+        if len(self.payload) > 65_535:  # it travels behind a length of two bytes (section 3.1.3.3)
+            raise Denied(f"the Will's payload takes {len(self.payload)} bytes, of 65,535 at most")
+
+
+@attrs.frozen
+class Connect:
+    """CONNECT, section 3.1."""
+
+    client_id: str
+    clean_session: bool
+    keep_alive: int
+    will: Will | None = None
+    username: str | None = None
+    password: bytes | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class UnsupportedLevel:
+    """CONNECT of another version of MQTT, to be answered with return code 1 [MQTT-3.1.2-2]."""
+
+    level: int
+
+
+@attrs.frozen
+class ConnAck:
+    """CONNACK, section 3.2."""
+
+    session_present: bool
+    return_code: int
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """PUBLISH at QoS 1 or 2, section 3.3, from its arrival to its release by the application."""
+
+    message: Message
+    packet_id: int
+    released: bool = False
+
+
+@attrs.define
+class PubAck:
+    """PUBACK, section 3.4."""
+
+    packet_id: int
+
+
+@attrs.define
+class PubRec:
+    """PUBREC, section 3.5."""
+
+    packet_id: int
+
+
+@attrs.define
+class PubRel:
+    """PUBREL, section 3.6."""
+
+    packet_id: int
+
+
+@attrs.define
+class PubComp:
+    """PUBCOMP, section 3.7."""
+
+    packet_id: int
+
+
+@attrs.frozen
+class Subscribe:
+    """SUBSCRIBE, section 3.8."""
+
+    packet_id: int
+    requests: tuple[tuple[str, QoS], ...]
+
+
+@attrs.frozen
+class SubAck:
+    """SUBACK, section 3.9."""
+
+    packet_id: int
+    return_codes: tuple[int, ...]
+
+
+@attrs.frozen
+class Unsubscribe:
+    """UNSUBSCRIBE, section 3.10."""
+
+    packet_id: int
+    topic_filters: tuple[str, ...]
+
+
+@attrs.frozen
+class UnsubAck:
+    """UNSUBACK, section 3.11."""
+
+    packet_id: int
+
+
+@attrs.frozen
+class PingReq:
+    """PINGREQ, section 3.12."""
+
+
+@attrs.frozen
+class PingResp:
+    """PINGRESP, section 3.13."""
+
+
+@attrs.frozen
+class Disconnect:
+    """DISCONNECT, section 3.14."""
+
+
+Ack: TypeAlias = PubAck | PubRec | PubRel | PubComp
+"""The four answers of section 4.3, alike but for their type."""
+
+Inbound: TypeAlias = (
+    Message | Delivery | PubAck | PubRec | PubRel | PubComp | SubAck | UnsubAck | ConnAck | PingResp
+)
+"""What a client may receive. `Message` alone stands for PUBLISH at QoS 0."""
+
+Served: TypeAlias = (
+    Connect
+    | UnsupportedLevel
+    | Message
+    | Delivery
+    | PubAck
+    | PubRec
+    | PubRel
+    | PubComp
+    | Subscribe
+    | Unsubscribe
+    | PingReq
+    | Disconnect
+)
+"""What a broker may receive."""
+
+Packet: TypeAlias = Inbound | Served
+
+
+class Codec(Protocol):
+    """One version of MQTT, from packets to bytes. It validates no topic: the caller has."""
+
+    def encode(self, packet: Packet) -> bytes:
+        """The bytes of any packet."""
+        ...
+
+    def encode_publish(
+        self, topic: str, payload: bytes, qos: QoS, packet_id: int, *, retain: bool
+    ) -> bytes:
+        """The bytes of PUBLISH with DUP 0. At QoS 0 `packet_id` stays out.
+
+        Raises:
+            Denied: the packet would exceed the protocol's maximum size.
+        """
+        ...
+
+    def encode_ack(self, answer: type[Ack], packet_id: int) -> bytes:
+        """The bytes of an acknowledgement, without making it."""
+        ...
+
+    def as_duplicate(self, publish: bytes) -> bytes:
+        """An encoded PUBLISH with the DUP flag set [MQTT-3.3.1-1]."""
+        ...
+
+    def new_decoder(self) -> Decoder:
+        """A decoder of what a broker sends, for one connection."""
+        ...
+
+
+class Decoder(Protocol):
+    """Bytes to packets, incrementally, for one connection."""
+
+    @property
+    def partial(self) -> bool:
+        """Whether a packet has begun to arrive and is incomplete."""
+        ...
+
+    @property
+    def violation(self) -> ProtocolViolation | None:
+        """What was malformed behind the packets that the latest `feed` returned, if anything."""
+        ...
+
+    def feed(self, data: bytes) -> Sequence[Inbound]:
+        """The packets that `data` completes, in the order of their arrival.
+
+        Raises:
+            ProtocolViolation: the bytes are malformed, and no good packet stood before. Where one
+                did, it is returned, and `violation` says what came behind it.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Tools for testing applications that use trio_mqtt."""
