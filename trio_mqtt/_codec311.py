@@ -204,6 +204,11 @@ class Codec:
     def as_duplicate(self, publish: bytes) -> bytes:
         return bytes((publish[0] | DUP,)) + publish[1:]
 
+    def with_packet_id(self, publish: bytes, packet_id: int) -> bytes:
+        start = 2 if publish[1] <= 0x7F else _long_length(publish, 1)[0]
+        position = start + 2 + int.from_bytes(publish[start : start + 2])
+        return b"".join((publish[:position], packet_id.to_bytes(2), publish[position + 2 :]))
+
     def new_decoder(self) -> Decoder[p.Inbound]:
         return client_decoder()
 
@@ -232,7 +237,7 @@ class Decoder(Generic[_P]):
             PUBLISH | dup << 3 | qos << 1 | retain: _publish_reader(
                 topics, qos, retain=retain, dup=dup
             )
-            for qos in QOS_LEVELS
+            for qos in p.QOS_LEVELS
             for retain in (False, True)
             for dup in ((False, True) if qos else (False,))  # [MQTT-3.3.1-2]
         }
@@ -351,9 +356,6 @@ def read_packet_id(data: bytes, start: int) -> int:
     if not packet_id:
         raise ProtocolViolation("packet identifier 0")  # [MQTT-2.3.1-1]
     return packet_id
-
-
-QOS_LEVELS: tuple[p.QoS, ...] = (0, 1, 2)
 
 
 def _publish_reader(

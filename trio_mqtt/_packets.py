@@ -17,6 +17,8 @@ from ._topics import require_topic_name
 QoS: TypeAlias = Literal[0, 1, 2]
 """Quality of service: at most once, at least once, exactly once (section 4.3)."""
 
+QOS_LEVELS: tuple[QoS, ...] = (0, 1, 2)
+
 Payload: TypeAlias = bytes | bytearray | memoryview | str
 """What an application may hand over as a payload; a `str` travels as UTF-8."""
 
@@ -253,6 +255,10 @@ class Codec(Protocol):
 
     def as_duplicate(self, publish: bytes) -> bytes:
         """An encoded PUBLISH with the DUP flag set [MQTT-3.3.1-1]."""
+        ...
+
+    def with_packet_id(self, publish: bytes, packet_id: int) -> bytes:
+        """An encoded PUBLISH at QoS 1 or 2 under another identifier."""
         ...
 
     def new_decoder(self) -> Decoder:

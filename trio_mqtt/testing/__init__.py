@@ -1,1 +1,8 @@
 """Tools for testing applications that use trio_mqtt."""
+
+from __future__ import annotations
+
+from ._broker import Broker, SessionView, open_broker
+from ._broker_service import Record
+
+__all__ = ["Broker", "Record", "SessionView", "open_broker"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .. import _packets as p
-from .._codec311 import (
+from trio_mqtt import _packets as p
+from trio_mqtt._codec311 import (
     ACK_READERS,
     CLEAN,
     CONNECT,
@@ -14,7 +14,6 @@ from .._codec311 import (
     PASSWORD,
     PINGREQ,
     PROTOCOL_LEVEL,
-    QOS_LEVELS,
     SUBSCRIBE,
     UNSUBSCRIBE,
     USERNAME,
@@ -25,8 +24,8 @@ from .._codec311 import (
     decode_string,
     read_packet_id,
 )
-from .._errors import ProtocolViolation
-from .._topics import string_flaw, topic_filter_flaw, topic_name_flaw
+from trio_mqtt._errors import ProtocolViolation
+from trio_mqtt._topics import string_flaw, topic_filter_flaw, topic_name_flaw
 
 
 def server_decoder() -> Decoder[p.Served]:
@@ -112,7 +111,7 @@ def _read_will(fields: _Fields, flags: int) -> p.Will:
 def _qos(value: int) -> p.QoS:
     if value > 2:
         raise ProtocolViolation(f"QoS {value}")  # [MQTT-3.1.2-14]
-    return QOS_LEVELS[value]
+    return p.QOS_LEVELS[value]
 
 
 def _read_subscribe(data: bytes, start: int, stop: int) -> p.Subscribe:

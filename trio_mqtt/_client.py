@@ -1,0 +1,407 @@
+"""`Client`: what an application calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
+import trio
+
+from . import _packets as p
+from ._channels import CHECKPOINT_EVERY, MessageChannel
+from ._connection import SEND_BUFFER
+from ._errors import Denied, Down, PendingLimit, SubscribeError
+from ._exchange import Exchange
+from ._outbox import Outbox
+from ._session import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._supervisor import Supervisor
+from ._topics import require_topic_filter, require_topic_name
+
+_CACHED_TOPICS = 1_000
+_CACHED_TOPIC_LENGTH = 256
+
+
+@attrs.frozen
+class Statistics:
+    """What a client did and holds, at one instant."""
+
+    connects: int
+    """Connections that the broker accepted."""
+    bytes_read: int
+    bytes_written: int
+    published_at_most_once: int
+    """Messages handed to a connection at QoS 0."""
+    confirmed: int
+    """Messages that the broker confirmed, at QoS 1 and 2."""
+    unconfirmed: int
+    """Messages accepted at QoS 1 and 2 that it did not confirm yet."""
+    downgrades: int
+    """Messages of QoS 2 that the broker confirmed as if of QoS 1, as RabbitMQ does."""
+    received: int
+    """Messages that arrived for the application."""
+    repeated: int
+    """PUBLISH packets that the application had or has already, and did not get again."""
+    given_up: int
+    """Messages at QoS 0 for which there was no room, and all that came to a closed channel."""
+    unmatched_answers: int
+    """Answers of the broker to nothing that was asked."""
+    buffered_messages: int
+    """Messages that wait for the application, "messages" being the client's channel."""
+    buffered_bytes: int
+    most_buffered_messages: int
+    most_buffered_bytes: int
+
+
+class Client:
+    """An MQTT client, as yielded by `open_client`. Any task may call it, at any time.
+
+    All calls raise `ClientClosed` once the client was closed.
+    """
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._session = supervisor.session
+        self._pinging = trio.Lock()
+        self._published = 0
+        self._valid_topics: set[str] = set()
+
+    # Publishing
+
+    async def publish(
+        self, topic: str, payload: p.Payload, *, qos: p.QoS = 0, retain: bool = False
+    ) -> None:
+        """Publishes a message.
+
+        At QoS 0 it is handed to the connection, which waits for room in a buffer that is bounded,
+        checks for cancellation always, and yields to other tasks every 64th time only. At QoS 1 and
+        2 the message is accepted, also while offline, and then the broker's confirmation awaited.
+
+        Cancelled before that, nothing happened. Cancelled while waiting for the confirmation, the
+        message is still delivered.
+
+        Raises:
+            Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
+            TypeError: an argument has another type.
+            Down: at QoS 0, there is no connection after a failed attempt.
+            ClosedInDoubt: at QoS 1 and 2, the client ended before the confirmation.
+        """
+        data = self._check(topic, payload, qos)
+        if qos:
+            exchange = await self._enqueue(topic, data, qos, retain=retain)
+            await exchange.wait()
+            return
+        connection = await self._supervisor.ready()
+        if connection.is_full:
+            await self._wait_for_space()
+        self._session.publish_at_most_once(topic, data, retain=retain)
+        self._supervisor.queued()
+        self._published += 1
+        if self._published % CHECKPOINT_EVERY == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def publish_nowait(self, topic: str, payload: p.Payload, *, retain: bool = False) -> None:
+        """Hands a message to the connection at QoS 0, or raises.
+
+        Raises:
+            Denied: the topic or the size is illegal.
+            TypeError: an argument has another type.
+            Down: there is no connection.
+            PendingLimit: its buffer is full.
+        """
+        data = self._check(topic, payload, 0)
+        self._supervisor.check_open()
+        connection = self._supervisor.connection
+        if connection is None:
+            raise Down("offline")
+        if connection.is_full:
+            raise PendingLimit(f"{SEND_BUFFER} bytes wait for the network")
+        self._session.publish_at_most_once(topic, data, retain=retain)
+        self._supervisor.queued()
+
+    async def enqueue(
+        self, topic: str, payload: p.Payload, *, qos: Literal[1, 2] = 1, retain: bool = False
+    ) -> Exchange:
+        """Accepts a message at QoS 1 or 2, also while offline, for a transfer with endless retries.
+
+        Waits for room, in the order of the calls, where as many as the client was told to accept
+        are unconfirmed. Cancelled, nothing happened.
+
+        Raises:
+            Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
+            TypeError: an argument has another type.
+        """
+        data = self._check_enqueue(topic, payload, qos)
+        return await self._enqueue(topic, data, qos, retain=retain)
+
+    def enqueue_nowait(
+        self, topic: str, payload: p.Payload, *, qos: Literal[1, 2] = 1, retain: bool = False
+    ) -> Exchange:
+        """As `enqueue`, without waiting for room.
+
+        Raises:
+            Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
+            TypeError: an argument has another type.
+            PendingLimit: too many messages are unconfirmed.
+        """
+        data = self._check_enqueue(topic, payload, qos)
+        self._supervisor.check_open()
+        if not self._supervisor.has_room(qos):
+            raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
+        transfer = self._session.publish(topic, data, qos, retain=retain)
+        return self._supervisor.follow(transfer)
+
+    async def _enqueue(
+        self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
+    ) -> Exchange:
+        await self._supervisor.wait_for_room(qos)
+        transfer = self._session.publish(topic, data, qos, retain=retain)
+        return self._supervisor.follow(transfer)
+
+    async def clear_retained(self, topic: str) -> None:
+        """Makes the broker forget the message it retains for `topic`, by an empty one at QoS 1.
+
+        Raises:
+            Denied, TypeError, ClosedInDoubt: as `publish` at QoS 1.
+        """
+        await self.publish(topic, b"", qos=1, retain=True)  # [MQTT-3.3.1-10]
+
+    async def flush(self) -> None:
+        """Waits until all that was accepted so far is written to the transport.
+
+        While offline it waits for a connection. What is written may still be lost with the
+        connection: at QoS 1 and 2 it is the broker's confirmation that counts.
+        """
+        supervisor, session = self._supervisor, self._session
+        unsent: list[Transfer] = session.waiting()
+        outbox: Outbox | None = None
+        target = 0
+        await trio.lowlevel.checkpoint()
+        while True:
+            supervisor.check_open()
+            still = [transfer for transfer in unsent if transfer.is_waiting]
+            if outbox is not session.outbox or len(still) < len(unsent):
+                outbox, unsent = session.outbox, still
+                target = 0 if outbox is None else outbox.queued
+            if supervisor.connection is None or outbox is None:
+                await supervisor.wait_changed()
+            elif unsent or outbox.written < target:
+                await supervisor.demand.park(supervisor.connection.written)
+            else:
+                return
+
+    async def _wait_for_space(self) -> None:
+        while True:
+            connection = await self._supervisor.ready()
+            await self._supervisor.demand.park(connection.space)
+            connection = await self._supervisor.ready()
+            if connection.has_space:
+                return
+
+    def _check(self, topic: str, payload: p.Payload, qos: int) -> bytes:
+        """The payload as it travels, after a look at everything."""
+        if topic not in self._valid_topics:
+            require_topic_name(topic)  # [MQTT-3.3.2-2]
+            if len(self._valid_topics) >= _CACHED_TOPICS:
+                self._valid_topics.clear()
+            if len(topic) <= _CACHED_TOPIC_LENGTH:
+                self._valid_topics.add(topic)
+        if qos != 0:
+            p.require_qos(qos)
+            limits = self._supervisor.settings.limits
+            if not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
+                raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
+        return p.payload_bytes(payload)
+
+    def _check_enqueue(self, topic: str, payload: p.Payload, qos: int) -> bytes:
+        if qos == 0:
+            raise Denied("nothing is to be confirmed at QoS 0: publish it")
+        return self._check(topic, payload, qos)
+
+    # Subscribing
+
+    async def subscribe(self, *topic_filters: str, qos: p.QoS = 2) -> tuple[p.QoS, ...]:
+        """Subscribes, and returns the QoS granted for each filter.
+
+        What arrives is in `messages`. When the broker loses the session the client subscribes
+        again by itself. Cancelled before the request is sent, nothing happened; afterwards the
+        request is abandoned, and counts if the broker grants it.
+
+        Raises:
+            SubscribeError: the broker failed some of the filters.
+            Denied: a filter is malformed, or there is none.
+            TypeError: one is no `str`.
+            Down: there is no connection after a failed attempt.
+            PendingLimit: more than 16,384 requests await their answer.
+            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+        """
+        self._check_filters(topic_filters)
+        p.require_qos(qos)
+        batches = await self._batches(topic_filters)
+        requests = [
+            self._session.subscribe([(topic_filter, qos) for topic_filter in some])
+            for some in batches
+        ]
+        await self._answers(requests)
+        return_codes = [code for request in requests for code in request.return_codes]
+        failed = [
+            topic_filter
+            for topic_filter, code in zip(topic_filters, return_codes, strict=True)
+            if code == p.FAILED
+        ]
+        if failed:
+            raise SubscribeError(tuple(failed))
+        return tuple(p.QOS_LEVELS[code] for code in return_codes)
+
+    async def unsubscribe(self, *topic_filters: str) -> None:
+        """Unsubscribes. What is on its way may still arrive.
+
+        Cancelled before the request is sent, nothing happened; afterwards it is abandoned.
+
+        Raises:
+            Denied: a filter is malformed, or there is none.
+            TypeError: one is no `str`.
+            Down: there is no connection after a failed attempt.
+            PendingLimit: more than 16,384 requests await their answer.
+            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+        """
+        self._check_filters(topic_filters)
+        batches = await self._batches(topic_filters)
+        await self._answers([self._session.unsubscribe(some) for some in batches])
+
+    def _check_filters(self, topic_filters: Sequence[str]) -> None:
+        if not topic_filters:
+            raise Denied("no topic filter")  # [MQTT-3.8.3-3] [MQTT-3.10.3-2]
+        for topic_filter in topic_filters:
+            require_topic_filter(topic_filter)
+
+    async def _batches(self, topic_filters: Sequence[str]) -> list[Sequence[str]]:
+        """The filters as they fit into packets, once there is a connection for them."""
+        await self._supervisor.ready()
+        size = p.MAX_TOPIC_FILTERS
+        batches = [
+            topic_filters[start : start + size] for start in range(0, len(topic_filters), size)
+        ]
+        if len(batches) > self._session.request_room:
+            raise PendingLimit("too many requests await their answer")
+        return batches
+
+    async def _answers(
+        self, requests: Sequence[SubscribeRequest | UnsubscribeRequest | Ping]
+    ) -> None:
+        answers = [self._supervisor.expect(request) for request in requests]
+        try:
+            for answer in answers:
+                await answer.wait()
+        finally:
+            for request in requests:
+                self._supervisor.forget(request)
+
+    @property
+    def messages(self) -> MessageChannel:
+        """The messages that arrive, each acknowledged when the next one is asked for."""
+        return self._supervisor.channel
+
+    # The connection
+
+    async def ping(self) -> float:
+        """Makes a round trip to the broker, and returns how long it took, in seconds.
+
+        One at a time: others wait their turn. Cancelled before PINGREQ is sent, nothing happened.
+
+        Raises:
+            Down: there is no connection after a failed attempt.
+            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+        """
+        async with self._pinging:
+            connection = await self._supervisor.ready()
+            began = trio.current_time()
+            await self._answers([connection.ping(self._session)])
+            return trio.current_time() - began
+
+    @property
+    def online(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._supervisor.connection is not None
+
+    async def wait_online(self) -> None:
+        """Waits until there is a connection."""
+        await self._supervisor.wait_until(online=True)
+
+    async def wait_offline(self) -> None:
+        """Waits until there is no connection, be it that the client was closed."""
+        await self._supervisor.wait_until(online=False)
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker had kept the session at the latest connect."""
+        return self._supervisor.session_present
+
+    async def disconnect(self, *, discard: bool = False) -> None:
+        """Ends the client as leaving ``async with`` does: the broker discards the Will.
+
+        First it waits for unconfirmed messages, as long as confirmations come within
+        `pause_timeout`; that can be cancelled, and then the client is still open. What follows
+        cannot, and takes `pause_timeout` and two seconds at most.
+
+        Arguments:
+            discard: also deletes the session at the broker, over a connection of its own.
+
+        Raises:
+            Down, ConnectionRefused: with `discard`, that connection could not be made. The client
+                is closed all the same.
+        """
+        supervisor = self._supervisor
+        supervisor.check_open()
+        await self._drain()
+        self.messages.acknowledge()
+        with trio.CancelScope(shield=True):
+            supervisor.disconnect()
+            with trio.move_on_after(supervisor.settings.pause_timeout):
+                await supervisor.wait_closed()
+            supervisor.close()
+            await supervisor.wait_closed()
+            if discard:
+                with trio.move_on_after(supervisor.settings.pause_timeout):
+                    await supervisor.discard()
+
+    async def aclose(self) -> None:
+        """Ends the client at once, without DISCONNECT: the broker publishes the Will.
+
+        Unconfirmed exchanges raise `ClosedInDoubt`. Closing a client that is closed does nothing.
+        """
+        self._supervisor.close()
+        with trio.CancelScope(shield=True):  # takes no time: nothing else is waited for
+            await self._supervisor.wait_closed()
+        await trio.lowlevel.checkpoint()
+
+    async def _drain(self) -> None:
+        """Waits for unconfirmed messages, as long as some are confirmed from time to time."""
+        counters = self._session.counters
+        while self._session.unconfirmed:
+            confirmed = counters.confirmed
+            with trio.move_on_after(self._supervisor.settings.pause_timeout):
+                await self._supervisor.wait_settled()
+            if counters.confirmed == confirmed or self._supervisor.closed:
+                break
+
+    def statistics(self) -> Statistics:
+        """A snapshot of the counters."""
+        supervisor, counters, channel = self._supervisor, self._session.counters, self.messages
+        return Statistics(
+            connects=supervisor.connects,
+            bytes_read=supervisor.bytes_read,
+            bytes_written=supervisor.bytes_written,
+            published_at_most_once=counters.published_at_most_once,
+            confirmed=counters.confirmed,
+            unconfirmed=self._session.unconfirmed,
+            downgrades=counters.downgrades,
+            received=supervisor.received,
+            repeated=self._session.repeated,
+            given_up=channel.given_up,
+            unmatched_answers=counters.unmatched_answers,
+            buffered_messages=channel.messages,
+            buffered_bytes=channel.bytes,
+            most_buffered_messages=channel.most_messages,
+            most_buffered_bytes=channel.most_bytes,
+        )

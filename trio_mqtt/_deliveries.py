@@ -1,0 +1,121 @@
+"""The broker's messages at QoS 1 and 2, from their arrival to the end of their exchange.
+
+A delivery is held while the application has it or may still take it. Then it is
+released, and PUBACK or PUBREC go out in the order of the PUBLISH packets [MQTT-4.6.0-2]
+[MQTT-4.6.0-3], whatever the order of the releases: `_owed` is the queue of those that wait for the
+ones before. What a connection still owes dies with it, since the broker will send it again. At
+QoS 2 an identifier stays among `_received` until PUBREL, so that the message cannot come twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+import attrs
+
+from . import _packets as p
+from ._errors import ProtocolViolation
+from ._outbox import Outbox
+
+_MAX_OWED = 2 * 65_535
+"""A broker has 65,535 identifiers, so that more than twice as many unanswered PUBLISH packets on
+one connection are repetitions without end."""
+
+
+@attrs.define
+class _Level:
+    """What arrived at one QoS, is not released, or is not answered."""
+
+    answer: type[p.PubAck | p.PubRec]
+    held: dict[int, p.Delivery] = attrs.Factory(dict[int, p.Delivery])
+    """By packet identifier, not released."""
+    owed: deque[p.Delivery] = attrs.Factory(deque[p.Delivery])
+    """In the order of the PUBLISH packets on this connection, not answered. One that was sent
+    twice stands here twice."""
+
+
+class Deliveries:
+    """The broker's exchanges with us."""
+
+    def __init__(self, codec: p.Codec) -> None:
+        self._codec = codec
+        self._at_least_once = _Level(p.PubAck)
+        self._exactly_once = _Level(p.PubRec)
+        self._received: set[int] = set()
+        self.repeated = 0
+        """PUBLISH packets that the application has or had already, and does not get again."""
+
+    def detach(self) -> None:
+        """The connection ended, and what it still owed with it."""
+        self._at_least_once.owed.clear()
+        self._exactly_once.owed.clear()
+
+    def session_lost(self) -> None:
+        """What the broker sends now is new, whatever its identifier."""
+        self._at_least_once.held.clear()
+        self._exactly_once.held.clear()
+        self._received.clear()
+
+    def on_publish(self, delivery: p.Delivery, outbox: Outbox) -> bool:
+        """Takes in PUBLISH; true if it is for the application.
+
+        Raises:
+            ProtocolViolation: the broker repeats itself without end.
+        """
+        exactly_once = delivery.message.qos == 2
+        level = self._exactly_once if exactly_once else self._at_least_once
+        if len(level.owed) >= _MAX_OWED:
+            raise ProtocolViolation("PUBLISH repeated without end")
+        if exactly_once and delivery.packet_id in self._received:
+            # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
+            delivery.released = True
+            level.owed.append(delivery)
+            self.repeated += 1
+            self._answer(level, outbox)
+            return False
+        held = level.held.get(delivery.packet_id)
+        if held is not None and (exactly_once or _same(held.message, delivery.message)):
+            # The application has it, or will: both packets are answered when it is released.
+            level.owed.append(held)
+            self.repeated += 1
+            return False
+        level.held[delivery.packet_id] = delivery
+        level.owed.append(delivery)
+        return True
+
+    def release(self, delivery: p.Delivery, outbox: Outbox | None) -> None:
+        """The application is done with it: answers, as far as order allows."""
+        delivery.released = True
+        exactly_once = delivery.message.qos == 2
+        level = self._exactly_once if exactly_once else self._at_least_once
+        if level.held.get(delivery.packet_id) is delivery:
+            del level.held[delivery.packet_id]
+            if exactly_once:
+                self._received.add(delivery.packet_id)
+        if outbox is not None:
+            self._answer(level, outbox)
+
+    def give_back(self, delivery: p.Delivery) -> None:
+        """The application will not get it: the broker's redelivery is new."""
+        level = self._exactly_once if delivery.message.qos == 2 else self._at_least_once
+        if level.held.get(delivery.packet_id) is delivery:
+            del level.held[delivery.packet_id]
+
+    def on_pubrel(self, packet_id: int, outbox: Outbox) -> None:
+        """Ends an exchange at QoS 2, also one that is not known [MQTT-4.3.3-2]."""
+        self._received.discard(packet_id)
+        level = self._exactly_once
+        held = level.held.pop(packet_id, None)
+        if held is not None:  # before our PUBREC: nothing is owed for it any more
+            level.owed = deque(other for other in level.owed if other is not held)
+            self._answer(level, outbox)
+        outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+
+    def _answer(self, level: _Level, outbox: Outbox) -> None:
+        owed = level.owed
+        while owed and owed[0].released:
+            outbox.append(self._codec.encode_ack(level.answer, owed.popleft().packet_id))
+
+
+def _same(held: p.Message, again: p.Message) -> bool:
+    return held.topic == again.topic and held.payload == again.payload

@@ -1,0 +1,135 @@
+"""What a task waits for: the answer to a request, or the confirmation of a message."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import trio
+
+from ._connection import Wakeup
+from ._errors import InDoubt, MQTTError
+
+_MOST_INTERRUPTIONS = 100
+"""How many are kept for an iteration that is slow or never begins; older ones are dropped."""
+
+
+class Demand:
+    """How many tasks need the reader to go on, even with the application's buffer full.
+
+    A task that awaits an answer inside its message loop would otherwise wait for ever.
+    """
+
+    def __init__(self, reader: Wakeup) -> None:
+        self._reader = reader
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    async def park(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Waits in `lot`, and counts."""
+        self._count += 1
+        if self._count == 1:
+            self._reader.set()
+        try:
+            await lot.park()
+        finally:
+            self._count -= 1
+
+
+class Answer:
+    """The answer to one request: it comes, or it is known that it will not."""
+
+    def __init__(self, demand: Demand) -> None:
+        self._demand = demand
+        self._waiters: trio.lowlevel.ParkingLot | None = None
+        self._error: MQTTError | None = None
+        self._settled = False
+
+    def settle(self, error: MQTTError | None) -> None:
+        """It came, or `error` says why it does not. The first word counts."""
+        if not self._settled:
+            self._settled = True
+            self._error = error
+            self._notify()
+
+    async def wait(self) -> None:
+        """Waits for it.
+
+        Raises:
+            InDoubt: it will not come, and the request may have been executed.
+            NotSent: it will not come, as the request was not sent.
+        """
+        if self._settled:
+            await trio.lowlevel.checkpoint()
+        while not self._settled:
+            await self._change()
+        if self._error is not None:
+            raise self._error
+
+    async def _change(self) -> None:
+        if self._waiters is None:
+            self._waiters = trio.lowlevel.ParkingLot()
+        await self._demand.park(self._waiters)
+
+    def _notify(self) -> None:
+        if self._waiters is not None:
+            self._waiters.unpark_all()
+
+
+class Exchange(Answer):
+    """The transfer of one message at QoS 1 or 2, which the client executes with endless retries.
+
+    Nothing has to be done with it: the message is on its way in any case, and cancelling a wait
+    here abandons the wait alone. Iterating follows the transfer::
+
+        exchange = await client.enqueue("alert", "🍸🆘", qos=1)
+        async for interruption in exchange:
+            print("⚠️ alert request transfer interrupted:", interruption)
+        print("alert acknowledged ✓")
+    """
+
+    def __init__(self, demand: Demand) -> None:
+        super().__init__(demand)
+        self._interruptions: deque[InDoubt] = deque(maxlen=_MOST_INTERRUPTIONS)
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether the broker confirmed the message."""
+        return self._settled and self._error is None
+
+    async def wait_accepted(self) -> None:
+        """Waits until the persistence has the message. A volatile session has it at once."""
+        await trio.lowlevel.checkpoint()
+
+    async def wait(self) -> None:
+        """Waits until the broker confirms the message: PUBACK, or PUBCOMP.
+
+        Raises:
+            ClosedInDoubt: the client ended first.
+        """
+        await super().wait()
+
+    def __aiter__(self) -> Exchange:
+        return self
+
+    async def __anext__(self) -> InDoubt:
+        """Waits for the next interruption; the iteration ends when the message is confirmed.
+
+        Raises:
+            ClosedInDoubt: the client ended first.
+        """
+        if self._interruptions or self._settled:
+            await trio.lowlevel.checkpoint()
+        while not self._interruptions and not self._settled:
+            await self._change()
+        if self._interruptions:
+            return self._interruptions.popleft()
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    def interrupt(self, interruption: InDoubt) -> None:
+        """The connection was lost in the middle. For the client alone to call."""
+        self._interruptions.append(interruption)
+        self._notify()

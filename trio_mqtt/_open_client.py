@@ -1,0 +1,205 @@
+"""`open_client`: the nursery, and what leaves it."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import string
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import trio
+
+from ._channels import Buffer
+from ._client import Client
+from ._codec311 import Codec
+from ._errors import Denied
+from ._packets import Will
+from ._session import MAX_PENDING, Limits
+from ._supervisor import Credential, Settings, Supervisor, check_credentials
+from ._topics import require_string
+from ._transport import Dialer, resolve_broker
+
+
+@asynccontextmanager
+async def open_client(
+    broker: str | Dialer,
+    *,
+    client_id: str | None = None,
+    clean_session: bool = False,
+    username: str | Credential | None = None,
+    password: str | bytes | Credential | None = None,
+    will: Will | None = None,
+    keep_alive: int = 60,
+    pause_timeout: float = 10,
+    at_least_once_max: int = MAX_PENDING,
+    exactly_once_max: int = MAX_PENDING,
+    at_least_once_window: int = 100,
+    exactly_once_window: int = 20,
+    reconnect_wait_min: float = 1,
+    reconnect_wait_max: float = 60,
+    wait_online: bool = True,
+    buffer: Buffer | None = None,
+) -> AsyncGenerator[Client]:
+    """Connects to a broker, for as long as the body of ``async with`` runs.
+
+    After the first connect a failure of the network is a state, not an exception: the client
+    connects again, for ever. Leaving without an exception waits for unconfirmed messages as long as
+    they make progress, and sends DISCONNECT, so that the broker discards the Will. Leaving by an
+    exception or by cancellation closes the connection at once, and the broker publishes the Will.
+    What the body raises, and what ends the client, leave as they are; both together as one group.
+
+    Arguments:
+        broker: ``mqtt://user:password@host:1883/``, of which all but the host may be left out and
+            the path is yours; or a `Dialer`, an async callable that returns a `trio.abc.Stream`.
+        client_id: the identifier of the session, by which the broker keeps it over lost
+            connections, though not over the end of this process. Left out, one is generated, and
+            the broker is told to keep nothing.
+        clean_session: makes the broker forget what an earlier process left under `client_id`.
+        username, password: override those of the URL. An async callable is awaited at every
+            attempt to connect.
+        will: what the broker publishes when the connection is lost, or closed by an exception.
+        keep_alive: seconds, 65,535 at most; 0 for none. After one and a half times as long without
+            a sign of life the broker closes the connection, and so the client gives one in time.
+        pause_timeout: seconds in which at least one byte has to move whenever one is due: while
+            connecting and writing, in the middle of a packet, and in answer to PINGREQ. `math.inf`
+            for ever.
+        at_least_once_max, exactly_once_max: how many messages are accepted and not confirmed, by
+            QoS, 16,384 at most; 0 disables it.
+        at_least_once_window, exactly_once_window: how many of these are on the wire at once.
+        reconnect_wait_min, reconnect_wait_max: seconds. The wait before an attempt to reconnect is
+            random, up to a bound that doubles from the one to the other while connections fail or
+            do not last.
+        wait_online: whether to enter only once there is a connection, and to fail if the first
+            attempt does.
+        buffer: how much may wait for the application.
+
+    Raises:
+        Denied: an argument is illegal.
+        TypeError: an argument has another type.
+        Down: the first attempt failed, with `wait_online`.
+        ConnectionRefused: the broker's answer to the first attempt.
+    """
+    address = resolve_broker(broker)
+    if username is None and password is None:
+        username, password = address.username, address.password
+    elif username is None:
+        username = address.username
+    settings = Settings(
+        broker=address,
+        client_id=_check_client_id(client_id),
+        keep_session=client_id is not None,
+        discard_first=client_id is not None and clean_session,
+        username=username,
+        password=password,
+        will=will,
+        keep_alive=_check_count("keep_alive", keep_alive, most=65_535),
+        pause_timeout=_check_seconds("pause_timeout", pause_timeout),
+        limits=Limits(
+            _check_count("at_least_once_max", at_least_once_max, most=MAX_PENDING),
+            _check_count("exactly_once_max", exactly_once_max, most=MAX_PENDING),
+            _check_count("at_least_once_window", at_least_once_window, least=1, most=MAX_PENDING),
+            _check_count("exactly_once_window", exactly_once_window, least=1, most=MAX_PENDING),
+        ),
+        reconnect_wait_min=_check_seconds("reconnect_wait_min", reconnect_wait_min),
+        reconnect_wait_max=_check_seconds("reconnect_wait_max", reconnect_wait_max),
+        wait_online=wait_online,
+        buffer=Buffer() if buffer is None else buffer,
+    )
+    if reconnect_wait_max < reconnect_wait_min:
+        raise Denied("reconnect_wait_max is less than reconnect_wait_min")
+    if not (callable(username) or callable(password)):
+        check_credentials(username, password)
+    async with _running(Supervisor(settings, Codec())) as client:
+        yield client
+
+
+@asynccontextmanager
+async def _running(supervisor: Supervisor) -> AsyncGenerator[Client]:
+    """Runs the supervisor beside the body, and sorts out what both of them raise."""
+    client = Client(supervisor)
+    failures: list[BaseException] = []
+    errors: list[BaseException] = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def carry() -> None:
+        try:
+            await supervisor.run()
+        except BaseException as error:  # noqa: BLE001, raised below
+            failures.append(error)
+            # First of all the body is cancelled, so that it does not trip over the closed client.
+            nursery.cancel_scope.cancel()
+        finally:
+            supervisor.end()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carry)
+            try:
+                if supervisor.settings.wait_online:
+                    await supervisor.ready()
+                yield client
+                if not supervisor.is_ending:
+                    await client.disconnect()
+            except BaseException as error:  # noqa: BLE001, raised below
+                errors.append(error)
+            finally:
+                supervisor.close()
+    except BaseException as error:  # noqa: BLE001, cancelled while the nursery closed; raised below
+        errors.append(error)
+    try:
+        _raise_together(failures, errors)
+    finally:
+        failures.clear()  # a frame that holds its own exception is a cycle
+        errors.clear()
+
+
+def _raise_together(failures: Sequence[BaseException], errors: Sequence[BaseException]) -> None:
+    """Raises what ended the client, if anything, and what the body raised, if anything.
+
+    With a failure, a Cancelled in the body is of our making.
+    """
+    if not failures:
+        if errors:
+            raise errors[0]
+        return
+    others = [rest for error in errors if (rest := _without_cancelled(error)) is not None]
+    if others:
+        raise BaseExceptionGroup("the client and its user failed", [*others, *failures])
+    raise failures[0]
+
+
+def _without_cancelled(error: BaseException) -> BaseException | None:
+    if isinstance(error, trio.Cancelled):
+        return None
+    if isinstance(error, BaseExceptionGroup):
+        group: BaseExceptionGroup[BaseException] = error
+        return group.split(trio.Cancelled)[1]
+    return error
+
+
+def _check_client_id(client_id: str | None) -> str:
+    if client_id is None:
+        # 23 letters and digits, which every broker must allow [MQTT-3.1.3-5].
+        alphabet = string.ascii_letters + string.digits
+        return "triomqtt" + "".join(secrets.choice(alphabet) for _ in range(15))
+    require_string("client identifier", client_id)  # [MQTT-3.1.3-4]
+    if not client_id:  # [MQTT-3.1.3-7]
+        raise Denied("the client identifier is empty; leave it out to have one generated")
+    return client_id
+
+
+def _check_count(what: str, value: int, *, least: int = 0, most: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{what} is an int, not {value!r}")
+    if not least <= value <= most:
+        raise Denied(f"{what} is {least} to {most}, not {value}")
+    return value
+
+
+def _check_seconds(what: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{what} is a number of seconds, not {value!r}")
+    if math.isnan(value) or value <= 0:
+        raise Denied(f"{what} is more than 0 seconds, not {value}")
+    return value

@@ -1,0 +1,67 @@
+"""The bytes for one connection, in order, and how far each request among them got."""
+
+from __future__ import annotations
+
+import attrs
+
+from ._errors import Down, InDoubt, NotSent, ResponseLost, SubmitInterrupted
+
+
+class Outbox:
+    """The bytes for one connection, in order, and how far they got."""
+
+    def __init__(self) -> None:
+        self._packets: list[bytes] = []
+        self.closed = False
+        """Whether nothing will be appended any more."""
+        self.queued = 0
+        """How many bytes were ever appended."""
+        self.begun = 0
+        """How many of them were handed to the transport, in part at least."""
+        self.written = 0
+        """How many of them the transport took."""
+
+    def append(self, packet: bytes) -> None:
+        if not self.closed:
+            self._packets.append(packet)
+            self.queued += len(packet)
+
+    def close(self, last: bytes) -> None:
+        """Appends a last packet, behind which nothing may follow [MQTT-3.14.4-2]."""
+        self.append(last)
+        self.closed = True
+
+    def take(self) -> list[bytes]:
+        """All packets that nobody took yet."""
+        packets, self._packets = self._packets, []
+        return packets
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    @property
+    def backlog(self) -> int:
+        """How many bytes the transport did not take yet."""
+        return self.queued - self.written
+
+
+@attrs.define(eq=False)
+class Sent:
+    """Something of ours that awaits an answer, and where in the outbox its latest packet is."""
+
+    start: int = attrs.field(default=0, init=False)
+    end: int = attrs.field(default=0, init=False)
+
+    def sent_as(self, packet: bytes, outbox: Outbox) -> None:
+        """Queues `packet`, and remembers where."""
+        self.start = outbox.queued
+        outbox.append(packet)
+        self.end = outbox.queued
+
+    def lost(self, outbox: Outbox, reason: str) -> NotSent | InDoubt:
+        """What the end of the connection means for it."""
+        if self.start >= outbox.begun:
+            return Down(f"not sent: {reason}")
+        if self.end > outbox.written:
+            return SubmitInterrupted(reason)
+        return ResponseLost(reason)

@@ -1,0 +1,520 @@
+"""Session state (section 4.1 of the specification) as a pure state machine.
+
+Every transition is one plain method call: it changes state, appends to queues, and returns. The
+queues are `outbox`, the bytes for the current connection; `settled`, the requests of ours that are
+answered; `arrived`, the messages for the application; and `refused`, the topic filters that the
+broker failed when they were restored. Whoever called takes what is in them.
+
+*Ours and theirs.* Packet identifiers of ours are one space: an entry of `_outstanding` holds its
+identifier from the moment of acceptance until the final answer [MQTT-2.3.1-3]. The broker's are
+other spaces, in other containers, so that its packet 1 never meets our packet 1.
+
+*A transfer of ours* waits, is published, and at QoS 2 released::
+
+                 window has room             PUBACK
+    publish ──▶ WAITING ──▶ PUBLISHED ──────────────────▶ settled
+                                │ PUBREC          PUBCOMP   ▲
+                                └───────▶ RELEASED ─────────┘
+
+What is published and released survives the connection, and its order too: attaching to a new
+connection queues all of it again before anything new [MQTT-4.4.0-1] [MQTT-4.6.0-1].
+
+The broker's messages to us are the business of `_deliveries.py`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias, assert_never
+
+import attrs
+
+from . import _packets as p
+from ._deliveries import Deliveries
+from ._errors import InDoubt, NotSent, ProtocolViolation
+from ._outbox import Outbox, Sent
+
+MAX_PACKET_ID = 65_535
+MAX_PENDING = 16_384
+"""Exchanges per QoS, and SUBSCRIBE and UNSUBSCRIBE together. Thrice this leaves identifiers."""
+
+
+class Stage(enum.Enum):
+    """How far a `Transfer` got."""
+
+    WAITING = enum.auto()
+    PUBLISHED = enum.auto()
+    RELEASED = enum.auto()
+
+
+@attrs.define(eq=False)
+class Transfer(Sent):
+    """A message of ours at QoS 1 or 2, from acceptance to confirmation."""
+
+    packet_id: int
+    qos: Literal[1, 2]
+    packet: bytes = attrs.field(repr=False)
+    """PUBLISH with DUP 0. Empty from RELEASED on, as it must not be sent again [MQTT-4.3.3-1]."""
+    stage: Stage = Stage.WAITING
+    attempted: bool = False
+    """Whether a transport was given it before, so that sending it again is a duplicate."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it was not on the wire in this life."""
+        return self.stage is Stage.WAITING
+
+
+@attrs.define(eq=False)
+class SubscribeRequest(Sent):
+    """A SUBSCRIBE of ours. Answered, it has return codes."""
+
+    packet: p.Subscribe
+    restores: bool = False
+    """Whether nobody asked for it but the loss of a session."""
+    return_codes: tuple[int, ...] = ()
+
+
+@attrs.define(eq=False)
+class UnsubscribeRequest(Sent):
+    """An UNSUBSCRIBE of ours."""
+
+    packet: p.Unsubscribe
+
+
+@attrs.define(eq=False)
+class Ping(Sent):
+    """A PINGREQ of ours: of the connection rather than of the session, and treated alike."""
+
+
+Request: TypeAlias = SubscribeRequest | UnsubscribeRequest
+Pending: TypeAlias = Transfer | Request | Ping
+
+
+@attrs.define
+class Counters:
+    """What a session counts."""
+
+    confirmed: int = 0
+    published_at_most_once: int = 0
+    downgrades: int = 0
+    """Messages at QoS 2 that the broker confirmed as if they were at QoS 1."""
+    unmatched_answers: int = 0
+    """Answers to nothing that was asked."""
+
+
+@attrs.frozen
+class Limits:
+    """How many exchanges are accepted, and how many of those are on the wire at once."""
+
+    at_least_once_max: int = MAX_PENDING
+    exactly_once_max: int = MAX_PENDING
+    at_least_once_window: int = 100
+    exactly_once_window: int = 20
+
+
+class Session:
+    """One session, on a succession of connections, attached to one at a time or to none."""
+
+    def __init__(self, codec: p.Codec, limits: Limits) -> None:
+        self._codec = codec
+        self.outbox: Outbox | None = None
+        """None while detached: nothing is queued to be sent then."""
+        self.settled: list[Pending] = []
+        self.arrived: list[p.Message | p.Delivery] = []
+        self.refused: list[str] = []
+        self.counters = Counters()
+
+        self._attached_before = False
+        self._next_id = 1
+        self._outstanding: dict[int, Transfer | Request] = {}
+        self._outbound = {
+            1: _Outbound(limits.at_least_once_max, limits.at_least_once_window),
+            2: _Outbound(limits.exactly_once_max, limits.exactly_once_window),
+        }
+        self._published: dict[int, Transfer] = {}  # in the order of the PUBLISH packets
+        self._released: dict[int, Transfer] = {}  # in the order of the PUBREC packets
+        self._pings: deque[Ping] = deque()
+        self._requests = 0
+        self._subscriptions: dict[str, _Subscription] = {}
+
+        self._deliveries = Deliveries(codec)
+
+    # Connections
+
+    @property
+    def _attached(self) -> Outbox:
+        assert self.outbox is not None
+        return self.outbox
+
+    def attach(self, *, clean: bool, present: bool, restart_at: int) -> Outbox:
+        """Goes on over a new connection, and queues there what the last one left open.
+
+        Arguments:
+            clean: the CleanSession flag of CONNECT.
+            present: the session present flag of CONNACK.
+            restart_at: where to number from if the broker has a session that this one knows
+                nothing of, whose identifiers it must not meet.
+        """
+        assert self.outbox is None
+        if not self._attached_before and present:
+            self._renumber(restart_at)
+        self._attached_before = True
+        self.outbox = outbox = Outbox()
+        if not present:
+            self._deliveries.session_lost()
+        self._restore_subscriptions(present=present)
+        if clean:
+            self._confirm_released()
+        for transfer in self._released.values():  # [MQTT-4.6.0-4]
+            transfer.sent_as(self._codec.encode_ack(p.PubRel, transfer.packet_id), outbox)
+        for transfer in self._published.values():  # [MQTT-4.6.0-1]
+            duplicate = transfer.attempted and not clean  # [MQTT-3.3.1-1]
+            packet = transfer.packet
+            transfer.sent_as(self._codec.as_duplicate(packet) if duplicate else packet, outbox)
+        self._fill_window(1)
+        self._fill_window(2)
+        return outbox
+
+    def detach(self, reason: str) -> list[tuple[Pending, NotSent | InDoubt]]:
+        """The connection ended. Returns what that means for each request that it carried.
+
+        Transfers among them are merely interrupted. The others are over.
+        """
+        outbox = self._attached
+        self.outbox = None
+        self._deliveries.detach()
+        lost: list[tuple[Pending, NotSent | InDoubt]] = []
+        for transfer in (*self._released.values(), *self._published.values()):
+            what = transfer.lost(outbox, reason)
+            if isinstance(what, InDoubt):
+                transfer.attempted = True
+                lost.append((transfer, what))
+        for packet_id, request in list(self._outstanding.items()):
+            if not isinstance(request, Transfer):
+                del self._outstanding[packet_id]
+                lost.append((request, request.lost(outbox, reason)))
+        lost += ((ping, ping.lost(outbox, reason)) for ping in self._pings)
+        self._pings.clear()
+        self._requests = 0
+        return lost
+
+    def disconnect(self) -> None:
+        """Sends DISCONNECT, and nothing behind it."""
+        self._attached.close(self._codec.encode(p.Disconnect()))
+
+    def _renumber(self, start: int) -> None:
+        waiting = list(self._outstanding.values())
+        self._outstanding.clear()
+        self._next_id = start
+        for transfer in waiting:  # nothing else is accepted before the first connection
+            assert isinstance(transfer, Transfer)
+            transfer.packet_id = packet_id = self._take_id()
+            transfer.packet = self._codec.with_packet_id(transfer.packet, packet_id)
+            self._outstanding[packet_id] = transfer
+
+    def _restore_subscriptions(self, *, present: bool) -> None:
+        lost: list[tuple[str, p.QoS]] = []
+        for topic_filter, subscription in self._subscriptions.items():
+            if not present:
+                subscription.granted = None  # until the broker says so again
+            if not subscription.granted:  # RabbitMQ forgets those of QoS 0 on a session it keeps
+                lost.append((topic_filter, subscription.requested))
+        for start in range(0, len(lost), p.MAX_TOPIC_FILTERS):
+            self.subscribe(lost[start : start + p.MAX_TOPIC_FILTERS], restores=True)
+
+    def _confirm_released(self) -> None:
+        """The broker had these, and a clean session keeps nothing to release."""
+        for transfer in list(self._released.values()):
+            self._settle(transfer)
+
+    # Requests
+
+    def publish_at_most_once(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        """Sends a message at QoS 0, while attached.
+
+        Raises:
+            Denied: it is too large.
+        """
+        packet = self._codec.encode_publish(topic, payload, 0, 0, retain=retain)
+        self._attached.append(packet)
+        self.counters.published_at_most_once += 1
+
+    def room(self, qos: Literal[1, 2]) -> int:
+        """How many messages `publish` will accept."""
+        outbound = self._outbound[qos]
+        return outbound.most - outbound.accepted
+
+    def waiting(self) -> list[Transfer]:
+        """The messages that were accepted and are not on the wire yet."""
+        return [*self._outbound[1].waiting, *self._outbound[2].waiting]
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many messages were accepted and are not confirmed."""
+        return self._outbound[1].accepted + self._outbound[2].accepted
+
+    @property
+    def repeated(self) -> int:
+        """How many PUBLISH packets the application had already."""
+        return self._deliveries.repeated
+
+    @property
+    def request_room(self) -> int:
+        """How many more of SUBSCRIBE and UNSUBSCRIBE may await their answer."""
+        return MAX_PENDING - self._requests
+
+    def publish(self, topic: str, payload: bytes, qos: Literal[1, 2], *, retain: bool) -> Transfer:
+        """Accepts a message, where there is `room`. It is on its way until it is settled.
+
+        Raises:
+            Denied: it is too large.
+        """
+        outbound = self._outbound[qos]
+        assert outbound.accepted < outbound.most
+        packet_id = self._take_id()
+        packet = self._codec.encode_publish(topic, payload, qos, packet_id, retain=retain)
+        transfer = Transfer(packet_id, qos, packet)
+        self._outstanding[packet_id] = transfer
+        outbound.accepted += 1
+        if self.outbox is None or outbound.waiting or outbound.on_wire >= outbound.window:
+            outbound.waiting.append(transfer)
+        else:
+            self._put_on_wire(self.outbox, outbound, transfer)
+        return transfer
+
+    def subscribe(
+        self, requests: Sequence[tuple[str, p.QoS]], *, restores: bool = False
+    ) -> SubscribeRequest:
+        """Sends SUBSCRIBE, while attached."""
+        packet_id = self._take_id()
+        packet = p.Subscribe(packet_id, tuple(requests))
+        request = SubscribeRequest(packet, restores)
+        self._submit(packet_id, request)
+        return request
+
+    def unsubscribe(self, topic_filters: Sequence[str]) -> UnsubscribeRequest:
+        """Sends UNSUBSCRIBE, while attached."""
+        packet_id = self._take_id()
+        request = UnsubscribeRequest(p.Unsubscribe(packet_id, tuple(topic_filters)))
+        self._forget_subscriptions(topic_filters)
+        self._submit(packet_id, request)
+        return request
+
+    def ping(self) -> Ping:
+        """Sends PINGREQ, while attached."""
+        ping = Ping()
+        self._pings.append(ping)
+        ping.sent_as(self._codec.encode(p.PingReq()), self._attached)
+        return ping
+
+    @property
+    def awaits_ping(self) -> bool:
+        """Whether a PINGREQ is unanswered."""
+        return bool(self._pings)
+
+    def _submit(self, packet_id: int, request: Request) -> None:
+        self._outstanding[packet_id] = request
+        self._requests += 1
+        request.sent_as(self._codec.encode(request.packet), self._attached)
+
+    def _forget_subscriptions(self, topic_filters: Sequence[str]) -> None:
+        for topic_filter in topic_filters:
+            self._subscriptions.pop(topic_filter, None)
+
+    def _take_id(self) -> int:
+        """An identifier that is not in use [MQTT-2.3.1-1] [MQTT-2.3.1-2]."""
+        packet_id = self._next_id
+        while packet_id in self._outstanding:
+            packet_id = packet_id % MAX_PACKET_ID + 1
+        self._next_id = packet_id % MAX_PACKET_ID + 1
+        return packet_id
+
+    def _put_on_wire(self, outbox: Outbox, outbound: _Outbound, transfer: Transfer) -> None:
+        transfer.stage = Stage.PUBLISHED
+        self._published[transfer.packet_id] = transfer
+        outbound.on_wire += 1
+        # An adopted one may have been attempted in an earlier life.
+        packet = transfer.packet
+        transfer.sent_as(self._codec.as_duplicate(packet) if transfer.attempted else packet, outbox)
+
+    def _fill_window(self, qos: Literal[1, 2]) -> None:
+        outbox, outbound = self.outbox, self._outbound[qos]
+        if outbox is not None:
+            while outbound.waiting and outbound.on_wire < outbound.window:
+                self._put_on_wire(outbox, outbound, outbound.waiting.popleft())
+
+    # What the broker sends
+
+    def receive(self, packets: Iterator[p.Inbound], room: int) -> bool:
+        """Takes in packets until `room` messages have arrived, or all of them: then it is true.
+
+        Raises:
+            ProtocolViolation: one of them must not come, or not now. Those before it are taken in.
+        """
+        arrived = self.arrived
+        for packet in packets:
+            match packet:
+                case p.Message():
+                    arrived.append(packet)
+                case p.Delivery():
+                    if self._deliveries.on_publish(packet, self._attached):
+                        arrived.append(packet)
+                case p.PubAck():
+                    self._on_puback(packet)
+                case p.PubRec():
+                    self._on_pubrec(packet)
+                case p.PubRel():
+                    self._deliveries.on_pubrel(packet.packet_id, self._attached)
+                case p.PubComp():
+                    self._on_pubcomp(packet)
+                case _:
+                    self._on_rare(packet)
+            if len(arrived) >= room:
+                return False
+        return True
+
+    def _on_rare(self, packet: p.SubAck | p.UnsubAck | p.PingResp | p.ConnAck) -> None:
+        match packet:
+            case p.SubAck():
+                self._on_suback(packet)
+            case p.UnsubAck():
+                self._on_unsuback(packet)
+            case p.PingResp():
+                self._on_pingresp()
+            case p.ConnAck():
+                raise ProtocolViolation("CONNACK on a connection that is established")
+            case _:
+                assert_never(packet)
+
+    def release(self, delivery: p.Delivery) -> None:
+        """The application is done with the message: acknowledges it as soon as order allows."""
+        self._deliveries.release(delivery, self.outbox)
+
+    def give_back(self, delivery: p.Delivery) -> None:
+        """The application will not get the message: the broker's redelivery arrives as new."""
+        self._deliveries.give_back(delivery)
+
+    def _on_puback(self, answer: p.PubAck) -> None:
+        transfer = self._answered(answer, Stage.PUBLISHED)
+        if transfer is not None:
+            if transfer.qos == 2:
+                self.counters.downgrades += 1  # RabbitMQ's habit
+            self._settle(transfer)
+
+    def _on_pubrec(self, answer: p.PubRec) -> None:
+        transfer = self._answered(answer, Stage.PUBLISHED, Stage.RELEASED)
+        pubrel = self._codec.encode_ack(p.PubRel, answer.packet_id)
+        if transfer is None:
+            self._attached.append(pubrel)  # lets the broker's side of it end
+            return
+        if transfer.qos == 1:
+            raise ProtocolViolation(f"PUBREC {answer.packet_id} answers a PUBLISH at QoS 1")
+        if transfer.stage is Stage.PUBLISHED:
+            del self._published[transfer.packet_id]
+            self._released[transfer.packet_id] = transfer
+            transfer.stage = Stage.RELEASED
+            transfer.packet = b""
+        transfer.sent_as(pubrel, self._attached)
+
+    def _on_pubcomp(self, answer: p.PubComp) -> None:
+        transfer = self._answered(answer, Stage.RELEASED)
+        if transfer is not None:
+            self._settle(transfer)
+
+    def _answered(self, answer: p.Ack, *stages: Stage) -> Transfer | None:
+        """The transfer of ours that `answer` belongs to, None for one that matches nothing."""
+        match self._outstanding.get(answer.packet_id):
+            case Transfer() as transfer if transfer.stage in stages:
+                return transfer
+            case None | Transfer(stage=Stage.WAITING):
+                self.counters.unmatched_answers += 1
+                return None
+            case other:
+                raise _impossible(answer, other)
+
+    def _settle(self, transfer: Transfer) -> None:
+        outbound = self._outbound[transfer.qos]
+        del self._outstanding[transfer.packet_id]
+        container = self._published if transfer.stage is Stage.PUBLISHED else self._released
+        del container[transfer.packet_id]
+        outbound.accepted -= 1
+        outbound.on_wire -= 1
+        self.counters.confirmed += 1
+        self.settled.append(transfer)
+        if outbound.waiting:
+            self._fill_window(transfer.qos)
+
+    def _on_suback(self, answer: p.SubAck) -> None:
+        match self._outstanding.get(answer.packet_id):
+            case SubscribeRequest() as request:
+                pass
+            case None | Transfer(stage=Stage.WAITING):
+                self.counters.unmatched_answers += 1
+                return
+            case other:
+                raise _impossible(answer, other)
+        asked, got = len(request.packet.requests), len(answer.return_codes)
+        if asked != got:  # [MQTT-3.8.4-5]
+            raise ProtocolViolation(f"SUBACK with {got} return codes for {asked} topic filters")
+        request.return_codes = answer.return_codes
+        for (topic_filter, qos), code in zip(
+            request.packet.requests, answer.return_codes, strict=True
+        ):
+            if code != p.FAILED:
+                self._subscriptions[topic_filter] = _Subscription(qos, code)
+            elif self._subscriptions.pop(topic_filter, None) is not None and request.restores:
+                self.refused.append(topic_filter)
+        self._end_request(answer.packet_id, request)
+
+    def _on_unsuback(self, answer: p.UnsubAck) -> None:
+        match self._outstanding.get(answer.packet_id):
+            case UnsubscribeRequest() as request:
+                # A SUBSCRIBE before it may have been answered since.
+                self._forget_subscriptions(request.packet.topic_filters)
+                self._end_request(answer.packet_id, request)
+            case None | Transfer(stage=Stage.WAITING):
+                self.counters.unmatched_answers += 1
+            case other:
+                raise _impossible(answer, other)
+
+    def _end_request(self, packet_id: int, request: Request) -> None:
+        del self._outstanding[packet_id]
+        self._requests -= 1
+        self.settled.append(request)
+
+    def _on_pingresp(self) -> None:
+        if self._pings:
+            self.settled.append(self._pings.popleft())
+        else:
+            self.counters.unmatched_answers += 1
+
+
+@attrs.define
+class _Outbound:
+    """What is accepted at one QoS."""
+
+    most: int
+    window: int
+    accepted: int = 0
+    on_wire: int = 0
+    waiting: deque[Transfer] = attrs.Factory(deque[Transfer])
+
+
+@attrs.define
+class _Subscription:
+    """A topic filter that the application subscribed to."""
+
+    requested: p.QoS
+    granted: int | None
+    """None while the broker's session is not known to have it."""
+
+
+def _impossible(
+    answer: p.Ack | p.SubAck | p.UnsubAck, pending: Transfer | Request
+) -> ProtocolViolation:
+    kind = type(answer).__name__.upper()
+    asked = "PUBLISH" if isinstance(pending, Transfer) else type(pending.packet).__name__.upper()
+    return ProtocolViolation(f"{kind} {answer.packet_id} does not answer {asked}, sent with it")

@@ -1,0 +1,574 @@
+"""The task that carries one session over a succession of connections.
+
+It dials, shakes hands, attaches the session, and lets the connection's three tasks run until one of
+them ends. Then it detaches, waits a while, and starts again. What the session queued is handed on
+here: arrivals to the channel, and answers to the tasks that wait for them.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+import attrs
+import trio
+
+from . import _packets as p
+from ._channels import Buffer, MessageChannel
+from ._connection import Connection, Wakeup
+from ._errors import (
+    ClientClosed,
+    ClosedInDoubt,
+    ConnectionLost,
+    ConnectionRefused,
+    Denied,
+    Down,
+    InDoubt,
+    MQTTError,
+    NotSent,
+    SubscribeError,
+)
+from ._exchange import Answer, Demand, Exchange
+from ._session import MAX_PACKET_ID, Limits, Pending, Session, Transfer
+from ._topics import MAX_STRING_BYTES, require_string
+from ._transport import Broker
+
+logger = logging.getLogger("trio_mqtt")
+
+MOST_QUEUED_PACKETS = 200_000
+"""More than all windows together, so that only answers to a broker that sends without reading get
+there."""
+BLOCKED_AFTER = 0.2
+"""Seconds that a write may take before the reader, though stopped, goes on for its sake: a broker
+may be waiting for us to read before it reads."""
+
+Credential: TypeAlias = Callable[[], Awaitable[str]]
+"""Awaited at every attempt to connect, so that it may be one that expires."""
+
+
+@attrs.frozen
+class Settings:
+    """What `open_client` was told, checked."""
+
+    broker: Broker
+    client_id: str
+    keep_session: bool
+    """CleanSession 0 on the wire."""
+    discard_first: bool
+    """Whether the broker is to forget the session before the first connect."""
+    username: str | Credential | None
+    password: str | bytes | Credential | None = attrs.field(repr=False)
+    will: p.Will | None
+    keep_alive: int
+    pause_timeout: float
+    limits: Limits
+    reconnect_wait_min: float
+    reconnect_wait_max: float
+    wait_online: bool
+    buffer: Buffer
+
+
+class Supervisor:
+    """One session, its connection of the moment, and who waits for what."""
+
+    def __init__(self, settings: Settings, codec: p.Codec) -> None:
+        self.settings = settings
+        self.session = Session(codec, settings.limits)
+        self._codec = codec
+        self._writer = Wakeup()
+        self._reader = Wakeup()
+        self.demand = Demand(self._reader)
+        self.channel = MessageChannel(self.session, settings.buffer, self._writer, self._reader)
+        self._answers: dict[Pending, Answer] = {}
+        self._random = random.Random()  # noqa: S311, not for secrets
+
+        self.connection: Connection | None = None
+        self._down: MQTTError | None = None
+        """Why the latest attempt failed; None while one is under way or has succeeded."""
+        self.closed = False
+        self._changed = trio.lowlevel.ParkingLot()
+        self._settled = trio.lowlevel.ParkingLot()
+        self._rooms = {1: _Room(), 2: _Room()}
+        self._scope = trio.CancelScope(shield=True)
+        """Only `close` ends the task: `open_client` calls it on every way out."""
+        self._disconnecting = False
+        self._discard_due = settings.discard_first
+        self.session_present = False
+        self.connects = 0
+        self.received = 0
+        self._bytes_read = 0
+        self._bytes_written = 0
+
+    # The task
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Carries the session until the client is closed.
+
+        Raises:
+            ConnectionRefused: the broker's answer, before it ever accepted.
+            Down: the first attempt failed, and was to succeed.
+            Exception: a dialer or a credential of the application failed in its own way.
+        """
+        with self._scope:
+            await self._run()
+
+    async def _run(self) -> None:
+        settings = self.settings
+        backoff = _Backoff(settings.reconnect_wait_min, settings.reconnect_wait_max, self._random)
+        while True:
+            try:
+                async with self._connect() as (connection, present):
+                    await self._serve(connection, present=present, backoff=backoff)
+                return
+            except ConnectionRefused as refusal:
+                if not self.connects:
+                    raise
+                self._set_down(refusal)
+                delay = settings.reconnect_wait_max
+            except Down as error:
+                if not self.connects and settings.wait_online:
+                    raise
+                self._set_down(error)
+                delay = backoff.next()
+            except ConnectionLost:  # which `_serve` has told
+                delay = backoff.next()
+            if self._disconnecting:
+                return
+            await trio.sleep(delay)
+            self._down = None
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncGenerator[tuple[Connection, bool]]:
+        """A connection that the broker accepted, and whether it has the session.
+
+        Raises:
+            Down: no connection could be made, or the broker did not accept it.
+            ConnectionRefused: the broker's answer.
+        """
+        if self._discard_due:
+            await self.discard()
+            self._discard_due = False
+        clean = not self.settings.keep_session
+        connect = await self._connect_packet(clean=clean, will=self.settings.will)
+        async with self._handshake(connect) as (connection, present):
+            yield connection, present
+
+    async def discard(self) -> None:
+        """Makes the broker forget the session, by a connection of its own, without Will.
+
+        Raises:
+            Down, ConnectionRefused: as `_connect`.
+        """
+        connect = await self._connect_packet(clean=True, will=None)
+        async with self._handshake(connect) as (connection, _):
+            await connection.disconnect(self._codec.encode(p.Disconnect()))
+
+    @asynccontextmanager
+    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool]]:
+        stream = await self._dial()
+        try:
+            connection = Connection(stream, self._codec.new_decoder(), self.settings.pause_timeout)
+            try:
+                present = await connection.handshake(
+                    self._codec.encode(connect), clean_session=connect.clean_session
+                )
+            except ConnectionLost as error:
+                name = self.settings.broker.name
+                raise Down(f"{name} did not accept the connection: {error}") from error
+            yield connection, present
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _dial(self) -> trio.abc.Stream:
+        name, pause = self.settings.broker.name, self.settings.pause_timeout
+        with trio.move_on_after(pause):
+            try:
+                return await _unprotected(self.settings.broker.dial)
+            except (OSError, trio.BrokenResourceError) as error:
+                raise Down(f"cannot connect to {name}: {error}") from error
+        raise Down(f"cannot connect to {name} within {pause} s")
+
+    async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:
+        settings = self.settings
+        username, password = settings.username, settings.password
+        if callable(username):
+            username = await _unprotected(username)
+        if callable(password):
+            password = await _unprotected(password)
+        check_credentials(username, password)
+        if isinstance(password, str):
+            password = password.encode()
+        return p.Connect(settings.client_id, clean, settings.keep_alive, will, username, password)
+
+    async def _serve(self, connection: Connection, *, present: bool, backoff: _Backoff) -> None:
+        """Lets the connection's tasks run. Returns when DISCONNECT was sent.
+
+        Raises:
+            ConnectionLost: it ended in another way.
+        """
+        settings, session = self.settings, self.session
+        began = trio.current_time()
+        outbox = session.attach(
+            clean=not settings.keep_session,
+            present=present,
+            restart_at=self._random.randrange(1, MAX_PACKET_ID + 1),
+        )
+        self._go_online(connection, present=present)
+        tasks: list[Callable[[], Awaitable[None]]] = [
+            partial(self._read, connection),
+            partial(connection.write, outbox, self._writer),
+        ]
+        if settings.keep_alive:
+            keep_alive = connection.keep_alive
+            tasks.append(partial(keep_alive, session, self._writer, settings.keep_alive))
+        reason = "the client was closed"
+        try:
+            await _until_one_ends(tasks)
+            await connection.linger()
+        except ConnectionLost as error:
+            reason = str(error)
+            raise
+        finally:
+            backoff.lasted(trio.current_time() - began)
+            self._bytes_written += outbox.written
+            self._go_offline(connection, reason)
+
+    # The reader
+
+    async def _read(self, connection: Connection) -> None:
+        with connection.reading():
+            while True:
+                packets = iter(await connection.receive(self.session))
+                while not await self._take_in(packets, connection):
+                    pass
+
+    async def _take_in(self, packets: Iterator[p.Inbound], connection: Connection) -> bool:
+        """Takes in as many packets as there is room for; true when that was all of them."""
+        room = self.channel.room
+        if room <= 0:
+            room = await self._wait_for_room(connection)
+        try:
+            return self.session.receive(packets, room)
+        finally:
+            self._hand_on()
+
+    async def _wait_for_room(self, connection: Connection) -> int:
+        """Waits until reading on is right. Returns for how many messages."""
+        channel = self.channel
+        channel.stopped = True
+        try:
+            with connection.resting():
+                while channel.room <= 0 and not self.demand:
+                    blocked_at = connection.writing_since + BLOCKED_AFTER
+                    if trio.current_time() >= blocked_at:
+                        break
+                    with trio.CancelScope(deadline=blocked_at):
+                        await self._reader.wait()
+        finally:
+            channel.stopped = False
+        return max(channel.room, 1)
+
+    def _hand_on(self) -> None:
+        """Hands on what the session took in, and has what it answered written.
+
+        Raises:
+            ConnectionLost: the application leaves no room, or the broker does not read.
+        """
+        session = self.session
+        if session.settled:
+            self._hand_on_answers()
+        overflow = False
+        if session.arrived:
+            arrived, session.arrived = session.arrived, []
+            self.received += len(arrived)
+            for message in arrived:
+                if not self.channel.put(message):
+                    overflow |= self._give_up(message)
+        outbox = session.outbox
+        if outbox:
+            self._writer.set()
+            if len(outbox) > MOST_QUEUED_PACKETS:
+                raise ConnectionLost("the broker sends and does not read")
+        if overflow:
+            raise ConnectionLost("closed, as the application does not take its messages")
+
+    def _hand_on_answers(self) -> None:
+        session = self.session
+        settled, session.settled = session.settled, []
+        for pending in settled:
+            if isinstance(pending, Transfer):
+                self._rooms[pending.qos].free(session.room(pending.qos))
+            answer = self._answers.pop(pending, None)
+            if answer is not None:
+                answer.settle(None)
+        self._settled.unpark_all()
+        if session.refused:
+            refused, session.refused = tuple(session.refused), []
+            self.channel.put_error(SubscribeError(refused))
+
+    def _give_up(self, message: p.Message | p.Delivery) -> bool:
+        """There is no room for it. True if the broker has to be given it back."""
+        if isinstance(message, p.Delivery):
+            self.session.give_back(message)
+            return True
+        self.channel.given_up += 1
+        return False
+
+    # States
+
+    def _go_online(self, connection: Connection, *, present: bool) -> None:
+        self.connection = connection
+        self.session_present = present
+        self.connects += 1
+        self._writer.set()
+        logger.info("connected to %s, session present: %s", self.settings.broker.name, present)
+        self._changed.unpark_all()
+
+    def _go_offline(self, connection: Connection, reason: str) -> None:
+        self.connection = None
+        self._bytes_read += connection.bytes_read
+        for pending, error in self.session.detach(reason):
+            if isinstance(pending, Transfer):
+                exchange = self._answers.get(pending)
+                if isinstance(exchange, Exchange) and isinstance(error, InDoubt):
+                    exchange.interrupt(error)
+            else:
+                answer = self._answers.pop(pending, None)
+                if answer is not None:
+                    answer.settle(self._final(error) if self.is_ending else error)
+        connection.close()
+        if not self.is_ending:
+            logger.warning("connection to %s lost: %s", self.settings.broker.name, reason)
+        self._changed.unpark_all()
+
+    @property
+    def is_ending(self) -> bool:
+        return self._disconnecting or self._scope.cancel_called
+
+    @staticmethod
+    def _final(error: NotSent | InDoubt) -> MQTTError:
+        if isinstance(error, NotSent):
+            return ClientClosed("the client was closed")
+        return ClosedInDoubt("the client was closed before the broker answered")
+
+    def _set_down(self, error: MQTTError | None) -> None:
+        self._down = error
+        if error is not None:
+            logger.warning("%s", error)
+            self._changed.unpark_all()
+
+    def end(self) -> None:
+        """What follows `run`: nobody waits any longer."""
+        self.closed = True
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
+        for room in self._rooms.values():
+            room.waiting.unpark_all()
+        self.channel.end()
+        self._settled.unpark_all()
+        self._changed.unpark_all()
+
+    def close(self) -> None:
+        """Ends the connection at once, and with it the client."""
+        self._scope.cancel()
+
+    def disconnect(self) -> None:
+        """Ends the connection by DISCONNECT, behind all that is queued, and with it the client."""
+        self._disconnecting = True
+        if self.connection is None:
+            self._scope.cancel()
+        else:
+            self.session.disconnect()
+            self._writer.set()
+
+    # For the client
+
+    def queued(self) -> None:
+        """Something may be in the outbox: has it written."""
+        self._writer.set()
+
+    def expect(self, pending: Pending) -> Answer:
+        """The answer to a request, which has been queued just now."""
+        answer = Answer(self.demand)
+        self._answers[pending] = answer
+        self._writer.set()
+        return answer
+
+    def forget(self, pending: Pending) -> None:
+        """Nobody waits for this answer any more."""
+        self._answers.pop(pending, None)
+
+    def follow(self, transfer: Transfer) -> Exchange:
+        """The exchange of a message, which has been accepted just now."""
+        exchange = Exchange(self.demand)
+        self._answers[transfer] = exchange
+        self._writer.set()
+        return exchange
+
+    async def ready(self) -> Connection:
+        """The connection, if need be after the attempt that is under way.
+
+        Raises:
+            Down: that attempt failed, or the latest one did and the next is not due.
+            ClientClosed: the client was closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.connection is None:
+            self.check_open()
+            if self._down is not None:
+                raise Down(f"offline: {self._down}") from self._down
+            await self._changed.park()
+        self.check_open()
+        return self.connection
+
+    async def wait_until(self, *, online: bool) -> None:
+        """Waits for the one state or the other.
+
+        Raises:
+            ClientClosed: the client was closed, and is offline for good.
+        """
+        await trio.lowlevel.checkpoint()
+        while (self.connection is not None) is not online:
+            if online:
+                self.check_open()
+            await self._changed.park()
+
+    def check_open(self) -> None:
+        """Raises `ClientClosed` from the beginning of the end on."""
+        if self.closed or self.is_ending:
+            raise ClientClosed("the client was closed")
+
+    async def wait_for_room(self, qos: Literal[1, 2]) -> None:
+        """Waits for room for a message, in the order of the calls. Use it before the next await.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.check_open()
+        if not self.has_room(qos):
+            room = self._rooms[qos]
+            await self.demand.park(room.waiting)
+            self.check_open()
+            room.reserved -= 1
+
+    def has_room(self, qos: Literal[1, 2]) -> bool:
+        """Whether there is room for a message that nobody waits for."""
+        return self.session.room(qos) > self._rooms[qos].reserved
+
+    async def wait_closed(self) -> None:
+        """Waits for the end of `run`."""
+        while not self.closed:
+            await self._changed.park()
+
+    async def wait_settled(self) -> None:
+        """Waits until a request of any kind is answered, or the client is closed."""
+        if not self.closed:
+            await self.demand.park(self._settled)
+
+    async def wait_changed(self) -> None:
+        """Waits until the connection comes or goes, or the client is closed."""
+        await self._changed.park()
+
+    @property
+    def bytes_read(self) -> int:
+        """Over all connections."""
+        return self._bytes_read + (self.connection.bytes_read if self.connection else 0)
+
+    @property
+    def bytes_written(self) -> int:
+        """Over all connections."""
+        outbox = self.session.outbox
+        return self._bytes_written + (outbox.written if outbox is not None else 0)
+
+
+class _Room:
+    """Tasks that wait for room at one QoS. Who is woken has a place reserved."""
+
+    def __init__(self) -> None:
+        self.waiting = trio.lowlevel.ParkingLot()
+        self.reserved = 0
+
+    def free(self, room: int) -> None:
+        if self.waiting and room > self.reserved:
+            self.reserved += 1
+            self.waiting.unpark()
+
+
+class _Backoff:
+    """How long to wait before the next attempt: up to a time that doubles, at random.
+
+    Only a connection that lasted starts it anew. Two clients with one identifier, each evicting the
+    other as soon as it is accepted, would not stop otherwise.
+    """
+
+    def __init__(self, least: float, most: float, source: random.Random) -> None:
+        self._least = least
+        self._most = most
+        self._random = source
+        self._ceiling = least
+
+    def lasted(self, seconds: float) -> None:
+        if seconds >= self._most:
+            self._ceiling = self._least
+
+    def next(self) -> float:
+        ceiling = self._ceiling
+        self._ceiling = min(ceiling * 2, self._most)
+        return self._random.uniform(0, ceiling)
+
+
+def check_credentials(username: str | None, password: str | bytes | None) -> None:
+    """Raises `Denied` unless they can travel.
+
+    Raises:
+        TypeError: one of them has another type.
+    """
+    if username is not None:
+        require_string("user name", username)  # [MQTT-3.1.3-11]
+    if password is None:
+        return
+    if username is None:
+        raise Denied("a password without user name")  # [MQTT-3.1.2-22]
+    if not isinstance(password, (str, bytes)):
+        raise TypeError(f"a password is a str or bytes, not {type(password).__name__}")
+    try:
+        size = len(password if isinstance(password, bytes) else password.encode())
+    except UnicodeEncodeError:
+        raise Denied("the password contains a surrogate") from None  # whose text it would show
+    if size > MAX_STRING_BYTES:
+        raise Denied(f"the password takes {size} bytes, of {MAX_STRING_BYTES} at most")
+
+
+_T = TypeVar("_T")
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(function: Callable[[], Awaitable[_T]]) -> _T:
+    """Calls what the application gave us: its code never runs protected from KeyboardInterrupt."""
+    return await function()
+
+
+async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Runs the tasks until one of them ends, and ends as it did, the first of them if several."""
+    errors: list[Exception] = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except Exception as error:  # noqa: BLE001, ConnectionLost or a defect; raised again below
+            errors.append(error)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for task in tasks:
+            nursery.start_soon(run, task)
+    if errors:
+        raise errors[0]

@@ -1,0 +1,249 @@
+"""An MQTT 3.1.1 broker inside the process, for tests and demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from contextlib import asynccontextmanager
+from types import MappingProxyType
+from typing import ParamSpec, TypeVar
+
+import trio
+import trio.testing
+
+from trio_mqtt import _packets as p
+from trio_mqtt._errors import ProtocolViolation
+from trio_mqtt._topics import require_topic_name
+
+from ._broker_core import RABBITMQ, STANDARD, Core, Grant, Options
+from ._broker_link import Link, LinkState
+from ._broker_service import Answer, Record, Service
+from ._broker_session import Raw, Session
+from ._nursery import open_background_nursery
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+class SessionView:
+    """A client's session as it is at the broker right now."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def subscriptions(self) -> Mapping[str, p.QoS]:
+        """From topic filter to the QoS granted."""
+        return MappingProxyType(self._session.subscriptions)
+
+    @property
+    def connected(self) -> bool:
+        """Whether a network connection serves it."""
+        return self._session.connected
+
+    @property
+    def in_flight(self) -> int:
+        """How many messages were sent to the client and are not yet acknowledged."""
+        return len(self._session.in_flight)
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for the client to come back, or to acknowledge others."""
+        return len(self._session.queue)
+
+    def __repr__(self) -> str:
+        return (
+            f"<SessionView of {self._session.client_id!r}: {'' if self.connected else 'not '}"
+            f"connected, {self.in_flight} in flight, {self.queued} queued>"
+        )
+
+
+class Broker:
+    """A broker that runs: see `open_broker`. What is not async acts at once."""
+
+    def __init__(self, service: Service, nursery: trio.Nursery) -> None:
+        self._service = service
+        self._core = service.core
+        self._nursery = nursery
+
+    # What clients connect to
+
+    async def dialer(self) -> trio.abc.Stream:
+        """A new network connection, in memory. It is the `Dialer` to open a client with.
+
+        Raises:
+            ConnectionRefusedError: the broker has ended.
+        """
+        if self._service.ended:
+            await trio.lowlevel.checkpoint()
+            raise ConnectionRefusedError("the broker has ended")
+        client, server = trio.testing.memory_stream_pair()
+        await self._nursery.start(self._service.serve, server)
+        return client
+
+    async def listen(self) -> str:
+        """Serves a free TCP port of 127.0.0.1 as well, until the broker ends. Returns its URL."""
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port: int = listeners[0].socket.getsockname()[1]
+        await self._nursery.start(trio.serve_listeners, self._service.serve, listeners)
+        return f"mqtt://127.0.0.1:{port}"
+
+    # What happened
+
+    @property
+    def log(self) -> Sequence[Record]:
+        """Every packet so far. One to a client is here once it is on its way."""
+        return self._service.log
+
+    @property
+    def violations(self) -> Sequence[tuple[str, ProtocolViolation]]:
+        """What clients did against the specification, each with the client's identifier."""
+        return self._core.violations
+
+    @property
+    def sessions(self) -> Mapping[str, SessionView]:
+        """The sessions that there are now, by client identifier."""
+        return {name: SessionView(session) for name, session in self._core.sessions.items()}
+
+    @property
+    def retained(self) -> Mapping[str, p.Message]:
+        """The retained messages, by topic."""
+        return MappingProxyType(self._core.retained)
+
+    async def wait_connected(self, client_id: str) -> None:
+        """Waits until the broker has accepted this client's CONNECT."""
+        await self._service.wait_until(lambda: self._core.link_of(client_id) is not None)
+
+    async def wait_disconnected(self, client_id: str) -> None:
+        """Waits until this client is not connected, as it is before it ever was."""
+        await self._service.wait_until(lambda: self._core.link_of(client_id) is None)
+
+    # What the test has happen
+
+    def publish(
+        self, topic: str, payload: p.Payload, *, qos: p.QoS = 0, retain: bool = False
+    ) -> None:
+        """Routes a message as if a client had sent it.
+
+        Raises:
+            Denied: the topic, the payload or the QoS is illegal.
+            TypeError: one of them has another type.
+        """
+        require_topic_name(topic)
+        p.require_qos(qos)
+        self._core.route(p.Message(topic, p.payload_bytes(payload), qos, retain))
+        self._service.settle()
+
+    def send(self, client_id: str, packet: p.Packet | bytes) -> None:
+        """Sends this to a client as it is, whatever its session says, past the `answer` hook.
+
+        Raises:
+            LookupError: the client is not connected.
+        """
+        self._link(client_id).outbound.append(Raw(packet))
+        self._service.settle()
+
+    def refuse(self, code: int | None) -> None:
+        """Answers CONNECT with this return code from now on. None ends that."""
+        if code is not None and not 0 < code < 256:
+            raise ValueError(f"a return code that refuses is 1 to 255, not {code}")
+        self._core.refusal = code
+
+    def disconnect(self, client_id: str) -> None:
+        """Cuts this client's network connection, as if the network had failed.
+
+        Raises:
+            LookupError: the client is not connected.
+        """
+        self._core.cut(self._link(client_id))
+        self._service.settle()
+
+    def disconnect_all(self) -> None:
+        """Cuts all network connections, as if the network had failed."""
+        self._cut_all(publish_wills=True)
+
+    def crash(self, *, keep_sessions: bool) -> None:
+        """Stops and starts again: cuts all connections, and publishes no Will.
+
+        Sessions and retained messages are lost, unless they are to be kept.
+        """
+        self._cut_all(publish_wills=False)
+        if not keep_sessions:
+            self._core.forget()
+        self._service.settle()
+
+    def pause(self) -> None:
+        """Stands still, until `resume`: connections stay open, nobody reads them or answers."""
+        self._service.pause()
+
+    def resume(self) -> None:
+        """Goes on where `pause` found it."""
+        self._service.resume()
+
+    def _cut_all(self, *, publish_wills: bool) -> None:
+        for link in list(self._core.links):
+            self._core.cut(link, publish_will=publish_wills)
+        self._service.settle()
+
+    def _link(self, client_id: str) -> Link:
+        link = self._core.link_of(client_id)
+        if link is None:
+            raise LookupError(f"client {client_id!r} is not connected")
+        return link
+
+
+@asynccontextmanager
+async def open_broker(
+    *,
+    users: Mapping[str, str] | None = None,
+    max_in_flight: int = 20,
+    max_unreleased: int = 20,
+    grant: Grant | None = None,
+    max_qos: p.QoS = 2,
+    fail_filters: Container[str] = (),
+    answer: Answer | None = None,
+    rabbitmq: bool = False,
+) -> AsyncIterator[Broker]:
+    """Runs an MQTT 3.1.1 broker in this process, until the block is left.
+
+    Args:
+        users: the password of each user; other clients are refused with return code 5. By default
+            everybody is welcome.
+        max_in_flight: how many messages at QoS 1 and 2 a client gets without acknowledging any;
+            further ones wait. Mosquitto's default.
+        max_unreleased: how many messages at QoS 2 a client may publish before it releases one
+            (PUBREL); on a further one the connection is closed, as mosquitto does, and this counts
+            as a violation.
+        grant: from a topic filter and the QoS requested to the return code of SUBACK; by default the
+            QoS requested, `max_qos` at most. Codes other than 0, 1 and 2 establish no subscription.
+        fail_filters: topic filters to answer with 0x80.
+        answer: called with a client identifier and a packet when it is about to be sent. Returns the
+            packets to send instead: none withholds it, others come before, after or for it. None
+            lets it pass.
+        rabbitmq: has the habits of RabbitMQ 3.10.
+
+    Exceptions of the body come out bare; so does that of `grant` or `answer`, which ends the body.
+    """
+    options = Options(
+        users=users,
+        max_in_flight=max_in_flight,
+        max_unreleased=max_unreleased,
+        grant=_unprotected(grant) if grant else lambda _, qos: min(qos, max_qos),
+        fail_filters=fail_filters,
+        habits=RABBITMQ if rabbitmq else STANDARD,
+    )
+    service = Service(Core(options), _unprotected(answer) if answer else None)
+    async with open_background_nursery() as nursery:
+        try:
+            yield Broker(service, nursery)
+        finally:
+            service.ended = True
+
+
+def _unprotected(hook: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`hook`, such that Control-C may interrupt it, although it runs in a background task."""
+
+    @trio.lowlevel.disable_ki_protection
+    def unprotected(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return hook(*args, **kwargs)
+
+    return unprotected
