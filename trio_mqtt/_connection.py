@@ -13,7 +13,7 @@ within it. While the application keeps the reader waiting (`resting`), nothing i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -147,7 +147,7 @@ class Connection:
     # The reader
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> Generator[None]:
         """Surrounds the reader, to end it when the broker makes no progress.
 
         Raises:
@@ -159,7 +159,7 @@ class Connection:
             raise ConnectionLost(f"nothing came for {self._pause_timeout} s while a byte was due")
 
     @contextmanager
-    def resting(self) -> Iterator[None]:
+    def resting(self) -> Generator[None]:
         """Surrounds the reader's waiting for the application, while nothing is due."""
         self._resting = True
         self._read_scope.deadline = math.inf

@@ -7,6 +7,7 @@ import secrets
 import string
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -173,8 +174,7 @@ def _without_cancelled(error: BaseException) -> BaseException | None:
     if isinstance(error, trio.Cancelled):
         return None
     if isinstance(error, BaseExceptionGroup):
-        group: BaseExceptionGroup[BaseException] = error
-        return group.split(trio.Cancelled)[1]
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
     return error
 
 

@@ -341,10 +341,9 @@ class Session:
         transfer.sent_as(self._codec.as_duplicate(packet) if transfer.attempted else packet, outbox)
 
     def _fill_window(self, qos: Literal[1, 2]) -> None:
-        outbox, outbound = self.outbox, self._outbound[qos]
-        if outbox is not None:
-            while outbound.waiting and outbound.on_wire < outbound.window:
-                self._put_on_wire(outbox, outbound, outbound.waiting.popleft())
+        outbox, outbound = self._attached, self._outbound[qos]
+        while outbound.waiting and outbound.on_wire < outbound.window:
+            self._put_on_wire(outbox, outbound, outbound.waiting.popleft())
 
     # What the broker sends
 

@@ -228,6 +228,7 @@ class Supervisor:
             tasks.append(partial(keep_alive, session, self._writer, settings.keep_alive))
         reason = "the client was closed"
         try:
+            self._hand_on()  # attaching may settle requests
             await _until_one_ends(tasks)
             await connection.linger()
         except ConnectionLost as error:

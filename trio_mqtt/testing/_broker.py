@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
 from typing import ParamSpec, TypeVar
 
 import trio
-import trio.testing
 
 from trio_mqtt import _packets as p
 from trio_mqtt._errors import ProtocolViolation
 from trio_mqtt._topics import require_topic_name
 
 from ._broker_core import RABBITMQ, STANDARD, Core, Grant, Options
-from ._broker_link import Link, LinkState
+from ._broker_link import Link
 from ._broker_service import Answer, Record, Service
 from ._broker_session import Raw, Session
 from ._nursery import open_background_nursery
@@ -76,7 +75,9 @@ class Broker:
         if self._service.ended:
             await trio.lowlevel.checkpoint()
             raise ConnectionRefusedError("the broker has ended")
-        client, server = trio.testing.memory_stream_pair()
+        from trio.testing import memory_stream_pair  # noqa: PLC0415  # imports pytest if it can
+
+        client, server = memory_stream_pair()
         await self._nursery.start(self._service.serve, server)
         return client
 
@@ -202,7 +203,7 @@ async def open_broker(
     fail_filters: Container[str] = (),
     answer: Answer | None = None,
     rabbitmq: bool = False,
-) -> AsyncIterator[Broker]:
+) -> AsyncGenerator[Broker, None]:
     """Runs an MQTT 3.1.1 broker in this process, until the block is left.
 
     Args:
@@ -213,12 +214,13 @@ async def open_broker(
         max_unreleased: how many messages at QoS 2 a client may publish before it releases one
             (PUBREL); on a further one the connection is closed, as mosquitto does, and this counts
             as a violation.
-        grant: from a topic filter and the QoS requested to the return code of SUBACK; by default the
-            QoS requested, `max_qos` at most. Codes other than 0, 1 and 2 establish no subscription.
+        grant: from a topic filter and the QoS requested to the return code of SUBACK; by default
+            that QoS, `max_qos` at most. Codes other than 0, 1 and 2 establish no subscription.
+        max_qos: see `grant`.
         fail_filters: topic filters to answer with 0x80.
-        answer: called with a client identifier and a packet when it is about to be sent. Returns the
-            packets to send instead: none withholds it, others come before, after or for it. None
-            lets it pass.
+        answer: called with a client identifier and a packet when that is about to be sent. Returns
+            the packets to send instead: none of them withholds it, and one that was withheld may
+            come later, with another. None lets it pass.
         rabbitmq: has the habits of RabbitMQ 3.10.
 
     Exceptions of the body come out bare; so does that of `grant` or `answer`, which ends the body.

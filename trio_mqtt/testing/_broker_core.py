@@ -211,9 +211,9 @@ class Core:
         """The session for a client that connects, and whether it was there before."""
         session = self.sessions.get(client_id)
         if session is not None and self.options.habits.forgets_qos_0:
-            kept = {wanted: qos for wanted, qos in session.subscriptions.items() if qos}
-            session.subscriptions = kept
-            session = session if kept else None
+            for topic_filter in [name for name, qos in session.subscriptions.items() if not qos]:
+                del session.subscriptions[topic_filter]
+            session = session if session.subscriptions else None
         if session is not None and not clean:
             return session, True  # [MQTT-3.1.2-4] [MQTT-3.2.2-2]
         session = Session(client_id, clean, self.options.max_in_flight)
@@ -301,7 +301,7 @@ class Core:
     def _send_retained(self, session: Session, topic_filter: str, qos: p.QoS) -> None:
         exact = self.options.habits.retained_for_exact_topics
         for topic, message in self.retained.items():  # [MQTT-3.3.1-6] [MQTT-3.3.1-8]
-            if topic == topic_filter or not exact and matches(topic_filter, topic):
+            if topic == topic_filter or (not exact and matches(topic_filter, topic)):
                 least = min(message.qos, qos)
                 session.deliver(attrs.evolve(message, qos=least, retain=True))
 

@@ -29,9 +29,10 @@ CONNECT_WAIT = 10
 KEEP_ALIVE_FACTOR = 1.5
 """How much of the keep-alive a client may be silent [MQTT-3.1.2-24]. A part of a packet counts as a
 sign of life, as it does with mosquitto: a large one may take long."""
-PARTED_WAIT = 1
+PARTED_WAIT = 0.05
 """Seconds that a client has to close the connection after DISCONNECT, as it must
-[MQTT-3.14.4-1]. Until then the broker looks out for bytes that may not follow."""
+[MQTT-3.14.4-1]. Until then the broker looks out for bytes that may not follow; it is short, as
+clients wait for the broker to close first."""
 CLOSING_WAIT = 10
 """Seconds that a client which is being disconnected has to read what is still to be said."""
 
@@ -145,7 +146,10 @@ class _Connection:
             await self._wait_resumed()
             data: bytes | None = None
             with trio.CancelScope(deadline=self._deadline):
-                data = await self._receive_some()
+                try:
+                    data = bytes(await self._stream.receive_some())
+                except trio.BrokenResourceError:
+                    data = b""
             if data is None and self._service.paused:
                 continue
             if not data:
@@ -154,19 +158,12 @@ class _Connection:
             self._receive(data)
         scope.cancel()
 
-    async def _receive_some(self) -> bytes:
-        try:
-            return bytes(await self._stream.receive_some())
-        except trio.BrokenResourceError:
-            return b""
-
     async def _wait_resumed(self) -> None:
         """Waits while the broker stands still, which does not count as the client's silence."""
-        if self._service.paused:
-            await self._service.wait_resumed()
+        paused = self._service.paused
+        await self._service.wait_resumed()
+        if paused:
             self._deadline = trio.current_time() + self._patience()
-        else:
-            await trio.lowlevel.checkpoint()
 
     def _patience(self) -> float:
         """The seconds that the client may be silent in this state."""

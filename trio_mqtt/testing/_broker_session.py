@@ -82,10 +82,11 @@ class Session:
 
     def granted(self, topic: str) -> p.QoS | None:
         """The highest QoS granted to a subscription that covers `topic` [MQTT-3.3.5-1]."""
-        return max(
-            (qos for wanted, qos in self.subscriptions.items() if matches(wanted, topic)),
-            default=None,
-        )
+        highest: p.QoS | None = None
+        for topic_filter, qos in self.subscriptions.items():
+            if (highest is None or qos > highest) and matches(topic_filter, topic):
+                highest = qos
+        return highest
 
     def deliver(self, message: p.Message) -> None:
         """Sends `message`, now or when there is room; at QoS 0 only to who is there."""

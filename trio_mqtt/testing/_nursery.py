@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 
 @asynccontextmanager
-async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
+async def open_background_nursery() -> AsyncGenerator[trio.Nursery, None]:
     """A nursery whose tasks end when the body does.
 
     A plain nursery wraps the body's exception in a group, which is no business of the caller's. So
@@ -39,7 +39,9 @@ async def open_background_nursery() -> AsyncIterator[trio.Nursery]:
         raise background  # the cancellation of a scope further out
 
 
-def _failures(error: BaseException) -> Sequence[BaseException]:
+def _failures(
+    error: BaseException | BaseExceptionGroup[BaseException],
+) -> Sequence[BaseException]:
     """What is no `trio.Cancelled` in `error`, out of its groups."""
     if isinstance(error, BaseExceptionGroup):
         return [failure for inner in error.exceptions for failure in _failures(inner)]

@@ -1,0 +1,94 @@
+"""Drives a `Session` without a network: packets in, packets out, and what it handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trio_mqtt import _packets as p
+from trio_mqtt._codec311 import Codec
+from trio_mqtt._errors import InDoubt, NotSent
+from trio_mqtt._outbox import Outbox
+from trio_mqtt._session import Limits, Pending, Session
+from trio_mqtt.testing._server311 import server_decoder
+
+MANY = 1_000_000
+
+
+class Driver:
+    """A session, and a broker's view of it."""
+
+    def __init__(self, limits: Limits | None = None, *, attach: bool = True) -> None:
+        self.session = Session(Codec(), Limits() if limits is None else limits)
+        self._decoder = server_decoder()
+        if attach:
+            self.attach()
+
+    def attach(
+        self, *, clean: bool = False, present: bool = False, restart_at: int = 1
+    ) -> list[p.Served]:
+        """Connects, and returns what is sent at once."""
+        self._decoder = server_decoder()
+        self.session.attach(clean=clean, present=present, restart_at=restart_at)
+        return self.sent()
+
+    def lose(self, reason: str = "cut") -> list[tuple[Pending, NotSent | InDoubt]]:
+        return self.session.detach(reason)
+
+    def sent(self) -> list[p.Served]:
+        """What has been queued since the last look, now written."""
+        outbox = self.session.outbox
+        assert outbox is not None
+        return self._decoder.feed(write(outbox))
+
+    def receive(self, *packets: p.Inbound, room: int = MANY) -> list[p.Served]:
+        """Takes packets in, and returns what is sent in answer."""
+        self.session.receive(iter(packets), room)
+        return self.sent()
+
+    def arrived(self) -> list[p.Message | p.Delivery]:
+        arrived, self.session.arrived = self.session.arrived, []
+        return arrived
+
+    def delivered(self) -> list[p.Delivery]:
+        """What arrived at QoS 1 and 2."""
+        return [packet for packet in self.arrived() if isinstance(packet, p.Delivery)]
+
+    def settled(self) -> list[Pending]:
+        settled, self.session.settled = self.session.settled, []
+        return settled
+
+    def release(self, *deliveries: p.Delivery) -> list[p.Served]:
+        for delivery in deliveries:
+            self.session.release(delivery)
+        return self.sent()
+
+
+def write(outbox: Outbox) -> bytes:
+    """What is in the outbox, which then counts as written."""
+    data = b"".join(outbox.take())
+    outbox.begun = outbox.written = outbox.queued
+    return data
+
+
+def delivery(
+    packet_id: int, qos: p.QoS = 1, topic: str = "t", payload: bytes = b"x", *, dup: bool = False
+) -> p.Delivery:
+    return p.Delivery(p.Message(topic, payload, qos, False, dup), packet_id)
+
+
+def ids(packets: Sequence[p.Served]) -> list[tuple[str, int]]:
+    """Packets at a glance: their kind, with a ! where DUP is set, and their identifier."""
+    seen: list[tuple[str, int]] = []
+    for packet in packets:
+        match packet:
+            case p.Delivery():
+                seen.append(("PUBLISH" + "!" * packet.message.dup, packet.packet_id))
+            case p.Message():
+                seen.append(("PUBLISH", 0))
+            case p.PubAck() | p.PubRec() | p.PubRel() | p.PubComp() | p.Subscribe():
+                seen.append((type(packet).__name__.upper(), packet.packet_id))
+            case p.Unsubscribe():
+                seen.append(("UNSUBSCRIBE", packet.packet_id))
+            case _:
+                seen.append((type(packet).__name__.upper(), 0))
+    return seen
