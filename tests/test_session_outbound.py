@@ -104,10 +104,10 @@ def test_identifiers_count_up_wrap_and_skip_those_in_use() -> None:
 
 def test_windows_bound_what_is_on_the_wire_by_qos() -> None:
     driver = Driver(Limits(at_least_once_window=2, exactly_once_window=1))
-    for _ in range(3):
-        publish(driver, 1)
+    one = [publish(driver, 1) for _ in range(3)]
     for _ in range(2):
         publish(driver, 2)
+    assert [transfer.is_waiting for transfer in one] == [False, False, True]
     assert ids(driver.sent()) == [("PUBLISH", 1), ("PUBLISH", 2), ("PUBLISH", 4)]
     assert [transfer.packet_id for transfer in driver.session.waiting()] == [3, 5]
     assert ids(driver.receive(p.PubAck(2))) == [("PUBLISH", 3)]
@@ -442,7 +442,7 @@ def test_an_impossible_answer_to_a_publish_is_a_violation(qos: int, answer: p.In
     driver = Driver()
     publish(driver, qos)
     driver.sent()
-    with pytest.raises(ProtocolViolation, match="1 (does not answer|answers a) PUBLISH"):
+    with pytest.raises(ProtocolViolation, match=r"1 (does not answer|answers a) PUBLISH"):
         driver.receive(answer)
     assert driver.settled() == []
 

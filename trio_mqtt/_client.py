@@ -206,10 +206,10 @@ class Client:
                 self._valid_topics.clear()
             if len(topic) <= _CACHED_TOPIC_LENGTH:
                 self._valid_topics.add(topic)
-        if qos != 0:
+        if qos or type(qos) is not int:
             p.require_qos(qos)
             limits = self._supervisor.settings.limits
-            if not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
+            if qos and not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
                 raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
         return p.payload_bytes(payload)
 

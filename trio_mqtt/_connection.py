@@ -116,8 +116,8 @@ class Connection:
         """
         with self.reading():
             await self._send(connect)
-            self._owed()
             while not self._ahead:
+                self._owed()
                 self._ahead = await self._read()
         answer, *self._ahead = self._ahead
         if not isinstance(answer, p.ConnAck):  # [MQTT-3.2.0-1]

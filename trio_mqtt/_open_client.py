@@ -82,6 +82,10 @@ async def open_client(
         ConnectionRefused: the broker's answer to the first attempt.
     """
     address = resolve_broker(broker)
+    if will is not None and not isinstance(will, Will):
+        raise TypeError(f"a will is a Will, not {type(will).__name__}")
+    if buffer is not None and not isinstance(buffer, Buffer):
+        raise TypeError(f"a buffer is a Buffer, not {type(buffer).__name__}")
     if username is None and password is None:
         username, password = address.username, address.password
     elif username is None:

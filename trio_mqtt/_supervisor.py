@@ -264,9 +264,10 @@ class Supervisor:
         channel.stopped = True
         try:
             with connection.resting():
-                while channel.room <= 0 and not self.demand:
+                while channel.room <= 0:
                     blocked_at = connection.writing_since + BLOCKED_AFTER
-                    if trio.current_time() >= blocked_at:
+                    if self.demand or trio.current_time() >= blocked_at:
+                        await trio.lowlevel.checkpoint()  # the application may have its turn
                         break
                     with trio.CancelScope(deadline=blocked_at):
                         await self._reader.wait()

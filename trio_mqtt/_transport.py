@@ -45,7 +45,10 @@ def resolve_broker(broker: str | Dialer) -> Broker:
 
 
 def _parse(url: str) -> Broker:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise Denied("the broker is not a URL") from None  # whose text may show a password
     where = _without_user(parts)
     if parts.scheme != "mqtt":
         raise Denied(f"the scheme of {where!r} is {parts.scheme!r}; supported: 'mqtt'")

@@ -145,11 +145,11 @@ class _Connection:
         while True:
             await self._wait_resumed()
             data: bytes | None = None
-            with trio.CancelScope(deadline=self._deadline):
-                try:
+            try:
+                with trio.CancelScope(deadline=self._deadline):
                     data = bytes(await self._stream.receive_some())
-                except trio.BrokenResourceError:
-                    data = b""
+            except trio.BrokenResourceError:
+                data = b""
             if data is None and self._service.paused:
                 continue
             if not data:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -17,32 +18,46 @@ async def open_background_nursery() -> AsyncGenerator[trio.Nursery, None]:
     bare if it is alone; both together leave as one group, without the `trio.Cancelled` that the
     failure caused in the body.
     """
-    body: BaseException | None = None
-    background: BaseException | None = None
-    try:
+    background, body = _Keep(), _Keep()
+    with background:
         async with trio.open_nursery() as nursery:
-            try:
+            with body:
                 yield nursery
-            except BaseException as error:  # noqa: BLE001  # raised below
-                body = error
             nursery.cancel_scope.cancel()
-    except BaseException as error:  # noqa: BLE001  # raised below
-        background = error
-    failures = [] if background is None else list(_failures(background))
-    if failures:
-        if body is not None:
-            failures = [*_failures(body), *failures]
-        raise failures[0] if len(failures) == 1 else BaseExceptionGroup("several failed", failures)
-    if body is not None:
-        raise body
-    if background is not None:
-        raise background  # the cancellation of a scope further out
+    error = _combined(background.error, body.error)
+    background.error = body.error = None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # a frame that holds its own exception is a cycle
 
 
-def _failures(
-    error: BaseException | BaseExceptionGroup[BaseException],
-) -> Sequence[BaseException]:
+class _Keep:
+    """Keeps whatever exception leaves the block."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        self.error = error
+        return True
+
+
+def _combined(background: BaseException | None, body: BaseException | None) -> BaseException | None:
+    failures = _failures(background)
+    if not failures:
+        # Of the background, it is the cancellation of a scope further out.
+        return background if body is None else body
+    failures = [*_failures(body), *failures]
+    return failures[0] if len(failures) == 1 else BaseExceptionGroup("several failed", failures)
+
+
+def _failures(error: BaseException | None) -> Sequence[BaseException]:
     """What is no `trio.Cancelled` in `error`, out of its groups."""
     if isinstance(error, BaseExceptionGroup):
-        return [failure for inner in error.exceptions for failure in _failures(inner)]
-    return [] if isinstance(error, trio.Cancelled) else [error]
+        group = cast("BaseExceptionGroup[BaseException]", error)  # narrowed to one of Unknown
+        return [failure for inner in group.exceptions for failure in _failures(inner)]
+    return [] if error is None or isinstance(error, trio.Cancelled) else [error]

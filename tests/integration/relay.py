@@ -1,0 +1,173 @@
+"""A TCP relay in front of a broker, which loses connections on demand.
+
+A cut is abrupt. What was forwarded up to that byte has left, what comes behind it is gone, and both
+sides see the connection broken (RST), or closed in the middle of a packet (FIN).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import socket
+import struct
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from .brokers import HOST
+
+_READ_SIZE = 65_536
+_NO_LINGER = struct.pack("ii", 1, 0)
+
+
+@attrs.frozen
+class Cut:
+    """When to cut a connection, and how."""
+
+    after: float = math.inf
+    """Bytes, both directions together."""
+    reset: bool = True
+
+
+class Relay:
+    """Forwards connections to a broker, until it is told not to."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self.port = 0
+        self.connections = 0
+        """How many were forwarded."""
+        self.cuts = 0
+        """How many of them were cut."""
+        self._links: set[_Link] = set()
+        self._next_cut: Callable[[], Cut] = Cut
+        self._refusing = False
+
+    def cut(self, *, reset: bool = True) -> None:
+        """Cuts the connections of the moment."""
+        for link in list(self._links):
+            link.cut(reset=reset)
+
+    def cut_after(self, size: int, *, reset: bool = True) -> None:
+        """Cuts each connection of the moment after `size` more bytes."""
+        for link in self._links:
+            link.due = Cut(size, reset)
+
+    def cut_at_random(self, source: random.Random, *, least: int, most: int) -> None:
+        """Cuts each connection, those to come too, after a random number of bytes."""
+        self._next_cut = lambda: Cut(source.randint(least, most), source.random() < 0.5)
+        for link in self._links:
+            link.due = self._next_cut()
+
+    def spare(self) -> None:
+        """Cuts none any more."""
+        self._next_cut = Cut
+        for link in self._links:
+            link.due = Cut()
+
+    @contextmanager
+    def refusing(self) -> Generator[None]:
+        """Closes new connections at once."""
+        self._refusing = True
+        try:
+            yield
+        finally:
+            self._refusing = False
+
+    def swallow(self) -> None:
+        """Forwards no more bytes on the connections of the moment, and does not close them."""
+        for link in self._links:
+            link.swallowing = True
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Forwards one connection, to its end."""
+        if self._refusing:
+            _close(stream, reset=True)
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            target = await trio.open_tcp_stream(HOST, self._target_port)
+        except OSError:  # the broker is down
+            _close(stream, reset=True)
+            await trio.lowlevel.checkpoint()
+            return
+        self.connections += 1
+        link = _Link(stream, target, self._next_cut())
+        self._links.add(link)
+        try:
+            await link.run()
+        finally:
+            self._links.remove(link)
+            self.cuts += link.was_cut
+
+
+class _Link:
+    """One connection of the client's, and one of the broker's."""
+
+    def __init__(self, client: trio.SocketStream, broker: trio.SocketStream, due: Cut) -> None:
+        self._client = client
+        self._broker = broker
+        self._scope = trio.CancelScope()
+        self._reset = False
+        self.due = due
+        self.was_cut = False
+        self.swallowing = False
+
+    def cut(self, *, reset: bool) -> None:
+        self.was_cut = True
+        self._reset = reset
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._forward, self._client, self._broker)
+                    nursery.start_soon(self._forward, self._broker, self._client)
+        finally:
+            _close(self._client, reset=self._reset)
+            _close(self._broker, reset=self._reset)
+
+    async def _forward(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        """Until one side is closed: MQTT has no use for half a connection."""
+        await trio.lowlevel.checkpoint()
+        try:
+            while data := await source.receive_some(_READ_SIZE):
+                if self.swallowing:
+                    continue
+                due = self.due
+                piece = data if due.after > len(data) else data[: int(due.after)]
+                self.due = attrs.evolve(due, after=due.after - len(piece))
+                await sink.send_all(piece)
+                if due.after <= len(data):
+                    self.cut(reset=due.reset)
+        except trio.BrokenResourceError:  # one side's reset is passed on as such
+            self._reset = True
+        self._scope.cancel()
+
+
+def _close(stream: trio.SocketStream, *, reset: bool) -> None:
+    if reset:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    stream.socket.close()
+
+
+@asynccontextmanager
+async def open_relay(target_port: int) -> AsyncGenerator[Relay]:
+    """Runs a relay to a port on loopback. What the body raises leaves it bare."""
+    relay = Relay(target_port)
+    try:
+        async with trio.open_nursery() as nursery:
+            listeners: list[trio.SocketListener] = await nursery.start(
+                partial(trio.serve_tcp, relay.serve, 0, host=HOST)
+            )
+            relay.port = listeners[0].socket.getsockname()[1]
+            yield relay
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        if len(group.exceptions) > 1:
+            raise
+        raise group.exceptions[0] from None

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+import trio
+
+import trio_mqtt
+from trio_mqtt import QoS
+
+from .brokers import Broker
+
+SIZES = [0, 1, 127, 128, 64 * 1024, 1024 * 1024]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_payloads_of_all_sizes_come_back(broker: Broker, topic: str, qos: QoS) -> None:
+    source = random.Random(1)
+    with trio.fail_after(20):
+        async with trio_mqtt.open_client(broker.url) as client:
+            assert await client.subscribe(topic, qos=qos) == (min(qos, broker.best_qos),)
+            for size in SIZES:
+                payload = source.randbytes(size)
+                await client.publish(topic, payload, qos=qos)
+                message = await client.messages.receive()
+                assert message.topic == topic
+                assert message.payload == payload
+                assert message.qos == min(qos, broker.best_qos)
+                assert not message.retain
