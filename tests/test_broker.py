@@ -57,7 +57,7 @@ async def test_leaving_closes_connections(autojump_clock: MockClock) -> None:
 
 
 async def test_the_exception_of_the_body_is_bare(autojump_clock: MockClock) -> None:
-    with pytest.raises(KeyError) as caught:  # noqa: PT012
+    with pytest.raises(KeyError) as caught:
         async with open_broker() as broker:
             await RawClient.connect(broker.dialer)
             raise KeyError
@@ -76,7 +76,7 @@ async def test_the_exception_of_a_hook_is_bare(autojump_clock: MockClock) -> Non
     def answer(_client_id: str, _packet: p.Packet) -> None:
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError):
         async with open_broker(answer=answer) as broker:
             client = RawClient(await broker.dialer())
             await client.send(p.Connect("raw", clean_session=True, keep_alive=0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from trio.testing import MockClock
 
+from trio_mqtt import ProtocolViolation
 from trio_mqtt import _packets as p
 from trio_mqtt.testing import open_broker
 from trio_mqtt.testing._raw_client import RawClient
@@ -71,7 +72,7 @@ async def test_lower_qos_counts(
         client = await RawClient.connect(broker.dialer)
         assert await ask(client, p.Subscribe(1, (("a", granted),))) == p.SubAck(1, (granted,))
         broker.publish("a", "x", qos=published, retain=True)
-        qos = min(published, granted)
+        qos = min(granted, published)
         assert await client.receive_delivery() == (1 if qos else 0, p.Message("a", b"x", qos))
 
 
@@ -203,7 +204,7 @@ async def test_grant(autojump_clock: MockClock) -> None:
     async with open_broker(grant=grant) as broker:
         client = await RawClient.connect(broker.dialer)
         await client.send(p.Subscribe(1, (("odd", 2), ("lower", 2), ("failed", 1))))
-        with pytest.raises(p.ProtocolViolation, match="return code 0x03"):
+        with pytest.raises(ProtocolViolation, match="return code 0x03"):
             await client.receive()
         assert broker.sessions["raw"].subscriptions == {"lower": 1}
 

@@ -57,11 +57,15 @@ async def test_nothing_is_lost_over_cut_connections(
             open_relay(broker.port) as before,
             open_relay(broker.port) as behind,
             open_client(broker.url_at(behind.port), client_id=f"{topic}-to") as subscriber,
-            open_client(broker.url_at(before.port), client_id=f"{topic}-from") as publisher,
+            open_client(
+                broker.url_at(before.port),
+                client_id=f"{topic}-from",
+                at_least_once_window=20,  # so that more than a resend fits between two cuts
+            ) as publisher,
         ):
             await subscriber.subscribe(topic, qos=qos)
-            before.cut_at_random(source, least=50, most=4_000)
-            behind.cut_at_random(source, least=50, most=4_000)
+            before.cut_at_random(source, least=50, most=1_500)
+            behind.cut_at_random(source, least=50, most=1_500)
 
             async def receive() -> None:
                 numbers.extend(await collect_numbers(subscriber))

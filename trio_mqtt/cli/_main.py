@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
@@ -60,10 +59,6 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "trio-mqtt") 
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output left. Without this the interpreter trips over it once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def _parser(program: str) -> argparse.ArgumentParser:

@@ -1,0 +1,47 @@
+"""An alert that has to arrive: every way in which it may be held up, and what to do then.
+
+python3 examples/critical.py [mqtt://user:password@host:1883]
+"""
+
+import sys
+
+import trio
+
+import trio_mqtt
+
+
+async def main(broker: str) -> None:
+    # With an identifier of its own the session, and the alert in it, survives lost connections.
+    # Without `wait_online` the alert is accepted also while there is no connection yet.
+    async with trio_mqtt.open_client(
+        broker, client_id="critical-example", wait_online=False
+    ) as client:
+        await alert(client)
+
+
+async def alert(client: trio_mqtt.Client) -> None:
+    while True:
+        try:
+            exchange = client.enqueue_nowait("demo/alert", "🍸🆘", qos=1)
+        except (trio_mqtt.Denied, trio_mqtt.ClientClosed) as error:
+            print("alert not sent:", error)
+            return
+        except trio_mqtt.PendingLimit as error:
+            # `await client.enqueue(...)` would wait for room by itself.
+            print("alert submission hold-up:", error)
+            await trio.sleep(0.25)
+            continue
+        break
+    print("alert submitted...")
+    try:
+        async for interruption in exchange:
+            # No need to act: the client connects again, and sends the alert again.
+            print("alert transfer interrupted:", interruption)
+    except trio_mqtt.ClosedInDoubt as error:
+        print("alert exchange suspended:", error)
+        return
+    print("alert acknowledged")
+
+
+if __name__ == "__main__":
+    trio.run(main, sys.argv[1] if len(sys.argv) > 1 else "mqtt://localhost")
