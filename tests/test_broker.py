@@ -150,15 +150,22 @@ async def test_waiting_for_a_client(autojump_clock: MockClock) -> None:
             await trio.sleep(5)
             client = await RawClient.connect(broker.dialer)
             await trio.sleep(5)
+            await client.send(p.Subscribe(1, (("a", 0), ("b", 0))))
+            await trio.sleep(5)
             await client.stream.aclose()
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(visit)
             start = trio.current_time()
+            with trio.move_on_after(1) as scope:
+                await broker.wait_subscribed("raw", "b")
+            assert scope.cancelled_caught
             await broker.wait_connected("raw")
             assert trio.current_time() - start == pytest.approx(5)
-            await broker.wait_disconnected("raw")
+            await broker.wait_subscribed("raw", "b")
             assert trio.current_time() - start == pytest.approx(10)
+            await broker.wait_disconnected("raw")
+            assert trio.current_time() - start == pytest.approx(15)
 
 
 # Making trouble

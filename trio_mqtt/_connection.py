@@ -97,7 +97,8 @@ class Connection:
         self._resting = False
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
-        self._outbox = Outbox()
+        self.outbox = Outbox()
+        """What `write` writes. After the handshake the session puts its own in the place of this."""
         self.written = trio.lowlevel.ParkingLot()
         """Tasks that wait for the transport to take certain bytes."""
         self.space = trio.lowlevel.ParkingLot()
@@ -202,13 +203,13 @@ class Connection:
 
     # The writer
 
-    async def write(self, outbox: Outbox, wakeup: Wakeup) -> None:
+    async def write(self, wakeup: Wakeup) -> None:
         """Writes what is in the outbox, until that was closed and everything is written.
 
         Raises:
             ConnectionLost: the transport broke, or took nothing for `pause_timeout` seconds.
         """
-        self._outbox = outbox
+        outbox = self.outbox
         while True:
             packets = outbox.take()
             if packets:
@@ -243,7 +244,7 @@ class Connection:
     @property
     def has_space(self) -> bool:
         """Whether another message at QoS 0 may be queued."""
-        return self._outbox.backlog < SEND_BUFFER
+        return self.outbox.backlog < SEND_BUFFER
 
     @property
     def is_full(self) -> bool:

@@ -213,7 +213,7 @@ class Supervisor:
         """
         settings, session = self.settings, self.session
         began = trio.current_time()
-        outbox = session.attach(
+        connection.outbox = outbox = session.attach(
             clean=not settings.keep_session,
             present=present,
             restart_at=self._random.randrange(1, MAX_PACKET_ID + 1),
@@ -221,7 +221,7 @@ class Supervisor:
         self._go_online(connection, present=present)
         tasks: list[Callable[[], Awaitable[None]]] = [
             partial(self._read, connection),
-            partial(connection.write, outbox, self._writer),
+            partial(connection.write, self._writer),
         ]
         if settings.keep_alive:
             keep_alive = connection.keep_alive

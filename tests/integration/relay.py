@@ -155,19 +155,38 @@ def _close(stream: trio.SocketStream, *, reset: bool) -> None:
     stream.socket.close()
 
 
+class _Kept:
+    """What the body raises, to be raised again outside of the nursery, which would wrap it."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        self.error = error
+        return True
+
+    def raise_it(self) -> None:
+        error, self.error = self.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # a frame that holds its own exception is a cycle
+
+
 @asynccontextmanager
 async def open_relay(target_port: int) -> AsyncGenerator[Relay]:
     """Runs a relay to a port on loopback. What the body raises leaves it bare."""
     relay = Relay(target_port)
-    try:
-        async with trio.open_nursery() as nursery:
-            listeners: list[trio.SocketListener] = await nursery.start(
-                partial(trio.serve_tcp, relay.serve, 0, host=HOST)
-            )
-            relay.port = listeners[0].socket.getsockname()[1]
+    kept = _Kept()
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, relay.serve, 0, host=HOST)
+        )
+        relay.port = listeners[0].socket.getsockname()[1]
+        with kept:
             yield relay
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
-            raise
-        raise group.exceptions[0] from None
+        nursery.cancel_scope.cancel()
+    kept.raise_it()

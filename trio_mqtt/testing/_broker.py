@@ -118,6 +118,15 @@ class Broker:
         """Waits until this client is not connected, as it is before it ever was."""
         await self._service.wait_until(lambda: self._core.link_of(client_id) is None)
 
+    async def wait_subscribed(self, client_id: str, topic_filter: str) -> None:
+        """Waits until this client has a subscription with exactly this filter."""
+        await self._service.wait_until(
+            lambda: (
+                (session := self._core.sessions.get(client_id)) is not None
+                and topic_filter in session.subscriptions
+            )
+        )
+
     # What the test has happen
 
     def publish(

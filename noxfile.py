@@ -1,0 +1,121 @@
+"""What a contributor needs. Plain ``nox`` runs all that CI asks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = [
+    "tests",
+    "integration",
+    "lint",
+    "types",
+    "types-trio-typing",
+    "docs",
+    "demo",
+]
+
+ROOT = Path(__file__).parent
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PYTHONS = ["3.11", "3.12", "3.13"]
+PURE_LAYERS = ["_errors", "_topics", "_packets", "_codec311", "_outbox", "_deliveries", "_session"]
+
+
+def offer_pyenv_versions() -> None:
+    """Has pyenv's shims start every version that is installed, where nobody chose some."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None or "PYENV_VERSION" in os.environ:
+        return
+    listing = subprocess.run(  # noqa: S603, found on the path
+        [pyenv, "versions", "--bare"], capture_output=True, text=True, check=False
+    )
+    installed = [line.strip() for line in listing.stdout.splitlines()]
+    wanted = [name for name in installed if name.startswith(tuple(f"{v}." for v in PYTHONS))]
+    if wanted:
+        current = subprocess.run(  # noqa: S603, found on the path
+            [pyenv, "version-name"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        first = [name for name in wanted if name in current.split(":")]
+        others = [name for name in wanted if name not in first]
+        os.environ["PYENV_VERSION"] = ":".join(first + others)
+
+
+offer_pyenv_versions()
+
+
+def install(session: nox.Session, *groups: str, package: str = "-e.") -> None:
+    """The package, and these dependency groups."""
+    session.install(package, *nox.project.dependency_groups(PROJECT, *groups))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The suite without real brokers, and the coverage of the pure layers."""
+    install(session, "tests")
+    data = str(Path(session.create_tmp()) / "coverage")
+    session.env["COVERAGE_FILE"] = data
+    session.run("coverage", "run", "-m", "pytest", "--ignore=tests/integration", *session.posargs)
+    if not session.posargs:
+        layers = ",".join(f"*/trio_mqtt/{layer}.py" for layer in PURE_LAYERS)
+        session.run("coverage", "report", f"--include={layers}", "--fail-under=100")
+        session.run("coverage", "report", "--omit=*/cli/*", "--skip-covered")
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """The suite on mosquitto and RabbitMQ, which it starts itself."""
+    install(session, "tests")
+    session.run("pytest", "tests/integration", "-rs", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, by two linters: ruff covers flake8-async only in part."""
+    install(session, "lint")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("flake8", "--select=ASYNC", "trio_mqtt", "tests", "examples")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by two checkers."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session(name="types-trio-typing")
+def types_trio_typing(session: nox.Session) -> None:
+    """Types of the examples, as an application sees them that still has trio-typing."""
+    install(session, "types-trio-typing", package=".")
+    session.run("mypy", "--config-file=tests/trio_typing.ini", "examples")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Writes what is generated in docs/, and fails if that changed it."""
+    install(session, "docs")
+    session.run("python", "-m", "tests.conformance", "--check" if "CI" in os.environ else "--write")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The main job, from the package as users install it."""
+    install(session, package=".")
+    session.chdir(session.create_tmp())
+    session.run("python", "-m", "trio_mqtt", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks, as ratios to peers in one run."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
