@@ -58,12 +58,13 @@ async def cancel_on_signal(scope: trio.CancelScope) -> None:
 
 
 async def run(arguments: argparse.Namespace) -> None:
-    url = urlsplit(arguments.url)
+    broker: str = arguments.url
+    url = urlsplit(broker)
     topic = unquote(url.path[1:])
     user = arguments.user or unquote(url.username or "")
     password = arguments.password or unquote(url.password or "")
     async with trio_mqtt.open_client(
-        arguments.url, username=user or None, password=password or None
+        broker, username=user or None, password=password or None
     ) as client:
         if arguments.clear_retained:
             await client.clear_retained(topic)
@@ -79,7 +80,7 @@ def main() -> int:
     parser.add_argument("--retain", action="store_true", help="have the last line kept")
     parser.add_argument("--clear-retained", action="store_true", help="remove it, and exit")
     arguments = parser.parse_args()
-    if not urlsplit(arguments.url).path[1:]:
+    if not urlsplit(str(arguments.url)).path[1:]:
         parser.error("the URL names no topic")
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):  # not every terminal knows every character

@@ -16,31 +16,21 @@ async def main(broker: str) -> None:
     async with trio_mqtt.open_client(
         broker, client_id="critical-example", wait_online=False
     ) as client:
-        await alert(client)
-
-
-async def alert(client: trio_mqtt.Client) -> None:
-    while True:
         try:
-            exchange = client.enqueue_nowait("demo/alert", "🍸🆘", qos=1)
+            try:
+                exchange = client.enqueue_nowait("demo/alert", "🍸🆘", qos=1)
+            except trio_mqtt.PendingLimit as error:
+                print("alert submission hold-up:", error)
+                exchange = await client.enqueue("demo/alert", "🍸🆘", qos=1)  # waits for room
+            print("alert submitted...")
+            async for interruption in exchange:
+                # No need to act: the client connects again, and sends the alert again.
+                print("alert transfer interrupted:", interruption)
+            print("alert acknowledged")
         except (trio_mqtt.Denied, trio_mqtt.ClientClosed) as error:
             print("alert not sent:", error)
-            return
-        except trio_mqtt.PendingLimit as error:
-            # `await client.enqueue(...)` would wait for room by itself.
-            print("alert submission hold-up:", error)
-            await trio.sleep(0.25)
-            continue
-        break
-    print("alert submitted...")
-    try:
-        async for interruption in exchange:
-            # No need to act: the client connects again, and sends the alert again.
-            print("alert transfer interrupted:", interruption)
-    except trio_mqtt.ClosedInDoubt as error:
-        print("alert exchange suspended:", error)
-        return
-    print("alert acknowledged")
+        except trio_mqtt.ClosedInDoubt as error:
+            print("alert exchange suspended:", error)
 
 
 if __name__ == "__main__":

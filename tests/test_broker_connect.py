@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+from typing import TypeAlias, cast
+
 import pytest
 import trio
 import trio.testing
@@ -13,6 +17,9 @@ from trio_mqtt.testing import Broker, open_broker
 from trio_mqtt.testing._broker_core import STANDARD, Core, Options
 from trio_mqtt.testing._broker_service import CLOSING_WAIT, Service
 from trio_mqtt.testing._raw_client import RawClient
+
+Halves: TypeAlias = trio.StapledStream[trio.abc.SendStream, trio.abc.ReceiveStream]
+"""What a connection in memory consists of."""
 
 
 async def answer_to(broker: Broker, connect: p.Packet | bytes) -> list[p.Inbound]:
@@ -255,6 +262,28 @@ async def test_what_came_before_a_violation_counts(autojump_clock: MockClock) ->
         await client.send(p.PingReq(), b"\x00\x00", p.PingReq())
         assert await client.wait_closed() == [p.PingResp()]
         assert wrong(broker) == ["packet type 0 with flags 0b0000 is not for this side to send"]
+
+
+async def test_a_client_that_no_longer_listens(autojump_clock: MockClock) -> None:
+    async with open_broker() as broker:
+        client = await RawClient.connect(broker.dialer)
+        halves = cast("Halves", client.stream)
+        await halves.receive_stream.aclose()
+        await client.send(p.PingReq())
+        await broker.wait_disconnected("raw")
+
+
+async def test_a_connection_that_is_reset() -> None:
+    async with open_broker() as broker:
+        url = await broker.listen()
+        stream = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
+        client = RawClient(stream)
+        await client.send(p.Connect("raw", True, 0))
+        await client.receive()
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await stream.aclose()
+        with trio.fail_after(30):
+            await broker.wait_disconnected("raw")
 
 
 async def test_a_client_that_takes_nothing_is_not_waited_for_forever(

@@ -1,4 +1,4 @@
-"""A client's session at the in-process broker, without a connection."""
+"""What the in-process broker decides, without a network connection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import deque
 import pytest
 
 from trio_mqtt import _packets as p
+from trio_mqtt.testing._broker_core import STANDARD, Core, Options
 from trio_mqtt.testing._broker_session import Outgoing, Session
 
 
@@ -38,3 +39,21 @@ def test_what_was_not_written_keeps_its_place() -> None:
     assert list(session.queue) == messages
     assert not session.in_flight
     assert not session.connected
+
+
+@pytest.mark.conformance("MQTT-3.1.4-5")
+def test_nothing_comes_from_a_connection_that_is_closing() -> None:
+    options = Options(
+        users=None,
+        max_in_flight=1,
+        max_unreleased=1,
+        grant=lambda _, qos: qos,
+        fail_filters=(),
+        habits=STANDARD,
+    )
+    core = Core(options)
+    link = core.open_link()
+    core.receive(link, p.UnsupportedLevel(5))
+    core.receive(link, p.Connect("raw", True, 0))
+    assert list(link.outbound) == [p.ConnAck(False, 1)]
+    assert not core.sessions

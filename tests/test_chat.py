@@ -38,6 +38,7 @@ class Lines:
 
     async def next(self) -> str:
         """The next line, empty at the end."""
+        await trio.lowlevel.checkpoint()
         while b"\n" not in self._held:
             data = await self._stream.receive_some()
             if not data:

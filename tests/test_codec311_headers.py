@@ -1,7 +1,8 @@
-"""Fixed headers: all 256 first bytes, and the lengths behind them."""
+"""Fixed headers: all 256 first bytes, the lengths behind them, and waiting for what they say."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -269,9 +270,42 @@ def test_decode_a_payload(new_decoder: NewDecoder, size: int, header: bytes) -> 
         assert not decoder.partial
 
 
+def test_a_large_packet_costs_no_more_by_arriving_slowly() -> None:
+    wire = b"\x30\xff\xff\xff\x03\0\1a" + bytes(8 * 1024 * 1024 - 4)
+    decoder = client_decoder()
+    assert len(decoder.feed(wire + wire[:1_000])) == 1
+    begin = time.process_time()
+    for position in range(1_000, len(wire) - 1, 1_000):
+        assert decoder.feed(wire[position : min(position + 1_000, len(wire) - 1)]) == []
+    assert len(decoder.feed(wire[-1:])) == 1
+    # About 0.01 s. To join the pieces for each of them takes some 10 s.
+    assert time.process_time() - begin < 1
+
+
 def test_nothing_comes_of_a_payload_but_its_last_byte() -> None:
     decoder = client_decoder()
     wire = b"\x30\x80\x80\x01\0\1a" + bytes(16_381)
     assert decoder.feed(wire[:-1]) == []
     assert decoder.partial
     assert len(decoder.feed(wire[-1:])) == 1
+
+
+def test_decoders_are_independent() -> None:
+    codec = Codec()
+    one, other = codec.new_decoder(), codec.new_decoder()
+    assert one.feed(b"\x40\x02") == []
+    assert other.feed(b"\xd0\x00") == [p.PingResp()]
+    assert one.partial
+    assert not other.partial
+
+
+def test_nothing_decodes_to_nothing() -> None:
+    decoder = Codec().new_decoder()
+    assert not decoder.partial
+    assert decoder.violation is None
+    assert decoder.feed(b"") == []
+    assert not decoder.partial
+    assert decoder.feed(b"\x40") == []
+    assert decoder.feed(b"") == []
+    assert decoder.partial
+    assert decoder.feed(b"\x02\0\1") == [p.PubAck(1)]

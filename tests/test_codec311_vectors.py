@@ -365,23 +365,18 @@ def test_decode_twice_at_once(new_decoder: NewDecoder, wire: bytes, packet: p.Pa
     assert as_values(new_decoder().feed(wire + wire)) == as_values([packet, packet])
 
 
-def test_decoders_are_independent() -> None:
-    codec = Codec()
-    one, other = codec.new_decoder(), codec.new_decoder()
-    assert one.feed(b"\x40\x02") == []
-    assert other.feed(b"\xd0\x00") == [p.PingResp()]
-    assert one.partial
-    assert not other.partial
-
-
-def test_nothing_decodes_to_nothing() -> None:
-    decoder = Codec().new_decoder()
-    assert decoder.feed(b"") == []
-    assert not decoder.partial
-    assert decoder.feed(b"\x40") == []
-    assert decoder.feed(b"") == []
-    assert decoder.partial
-    assert decoder.feed(b"\x02\0\1") == [p.PubAck(1)]
+@pytest.mark.parametrize(("new_decoder", "wire", "packet"), DECODED)
+def test_decode_behind_another_at_every_cut(
+    new_decoder: NewDecoder, wire: bytes, packet: p.Packet
+) -> None:
+    # The one in front is the longer, so that to count its bytes for those behind would show.
+    front = b"\x30\x7f\0\1a" + bytes(124)
+    for cut in range(len(wire)):
+        decoder = new_decoder()
+        assert decoder.feed(front + wire[:cut]) == [p.Message("a", bytes(124))]
+        assert decoder.partial == (cut > 0)
+        assert as_values(decoder.feed(wire[cut:])) == as_values([packet])
+        assert not decoder.partial
 
 
 def test_a_payload_is_bytes_of_its_own() -> None:

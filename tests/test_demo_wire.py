@@ -44,7 +44,7 @@ def shown(sights: Sequence[Sight]) -> list[tuple[str, bool, bool]]:
     return [(describe(sight.packet), sight.sent, sight.cut) for sight in sights]
 
 
-async def test_wire_is_called_as_the_broker(watched: Watched) -> None:
+def test_wire_is_called_as_the_broker(watched: Watched) -> None:
     assert getattr(watched.wire.dialer, "__qualname__", None) == "mqtt://localhost"
 
 

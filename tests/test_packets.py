@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import inspect
 
 import attrs
 import pytest
@@ -108,6 +109,12 @@ def test_a_will_holds_what_travels() -> None:
 def test_a_will_is_plain_unless_told() -> None:
     will = Will("status", b"")
     assert (will.qos, will.retain) == (0, False)
+
+
+@pytest.mark.parametrize("name", ["qos", "retain"])
+def test_the_options_of_a_will_are_named(name: str) -> None:
+    parameter = inspect.signature(Will).parameters[name]
+    assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
 
 
 def test_a_will_keeps_its_own_copy() -> None:

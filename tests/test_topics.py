@@ -211,6 +211,8 @@ def test_a_long_one_is_shown_in_part(require: Callable[[str], None], what: str) 
 
 
 def test_one_of_a_hundred_characters_is_shown_whole() -> None:
+    with pytest.raises(Denied, match=r"^topic '#a{99}'… contains a wildcard$"):
+        require_topic_name("#" + "a" * 100)
     with pytest.raises(Denied, match=r"^topic 'a{99}#' contains a wildcard$"):
         require_topic_name("a" * 99 + "#")
 

@@ -18,6 +18,9 @@ from ._session import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._supervisor import Supervisor
 from ._topics import require_topic_filter, require_topic_name
 
+DISCONNECT_MOST = 10.0
+"""Seconds that an end by DISCONNECT may take, which cannot be cancelled, if `pause_timeout` is
+longer or infinite."""
 _CACHED_TOPICS = 1_000
 _CACHED_TOPIC_LENGTH = 256
 
@@ -342,7 +345,7 @@ class Client:
 
         First it waits for unconfirmed messages, as long as confirmations come within
         `pause_timeout`; that can be cancelled, and then the client is still open. What follows
-        cannot, and takes `pause_timeout` and two seconds at most.
+        cannot, and takes `pause_timeout` or 10 seconds at most, and with `discard` twice as long.
 
         Arguments:
             discard: also deletes the session at the broker, over a connection of its own.
@@ -355,15 +358,18 @@ class Client:
         supervisor.check_open()
         await self._drain()
         self.messages.acknowledge()
+        most = min(supervisor.settings.pause_timeout, DISCONNECT_MOST)
         with trio.CancelScope(shield=True):
             supervisor.disconnect()
-            with trio.move_on_after(supervisor.settings.pause_timeout):
+            with trio.move_on_after(most):
                 await supervisor.wait_closed()
             supervisor.close()
-            await supervisor.wait_closed()
+            await supervisor.wait_closed()  # takes no time: nothing else is waited for
             if discard:
-                with trio.move_on_after(supervisor.settings.pause_timeout):
+                with trio.move_on_after(most) as scope:
                     await supervisor.discard()
+                if scope.cancelled_caught:
+                    raise Down(f"the session could not be discarded within {most} s")
 
     async def aclose(self) -> None:
         """Ends the client at once, without DISCONNECT: the broker publishes the Will.

@@ -24,10 +24,13 @@ from typing import Literal
 from urllib.parse import quote
 
 import attrs
+import pytest
 
 HOST = "127.0.0.1"
 USERS = {"alice": "s3cret", "bob": "hunter2"}
 """Whom a broker with credentials knows."""
+FORBIDDEN = "forbidden"
+"""How the topics begin that bob may not read at RabbitMQ."""
 
 _FIRST_PORT, _LAST_PORT = 10_000, 32_000
 """Below those that the system hands out by itself: a client that tries again and again to reach
@@ -41,6 +44,17 @@ _CONNACK_SIZE = 4
 
 class Missing(Exception):
     """A program is not installed. The message says how to install it."""
+
+
+@contextmanager
+def or_skip() -> Generator[None]:
+    """Skips the test for what is `Missing`, or fails it where that has to be there."""
+    try:
+        yield
+    except Missing as missing:
+        if os.environ.get("TRIO_MQTT_REQUIRE_BROKERS") == "1":
+            pytest.fail(f"{missing} (TRIO_MQTT_REQUIRE_BROKERS=1)")
+        pytest.skip(str(missing))
 
 
 class BrokerFailed(Exception):
@@ -107,6 +121,35 @@ class Mosquitto(Broker):
             tool = _program("mosquitto_passwd", "mosquitto")
             subprocess.run([tool, "-b", passwords, user, password], check=True, capture_output=True)
         return ["allow_anonymous false", f"password_file {passwords}"]
+
+    def forbid(self, topic_filter: str) -> None:
+        """Has it fail subscriptions to this from the next start on, by SUBACK with 0x80.
+
+        Raises:
+            Missing: the plugin for that is not installed.
+        """
+        plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
+        if plugin is None:
+            raise Missing(
+                "mosquitto_dynamic_security.so is not installed: apt-get install mosquitto"
+            )
+        pattern = {"acltype": "subscribePattern", "topic": topic_filter, "allow": False}
+        rules = {
+            "defaultACLAccess": {
+                "publishClientSend": True,
+                "publishClientReceive": True,
+                "subscribe": True,
+                "unsubscribe": True,
+            },
+            "roles": [{"rolename": "limited", "acls": [pattern]}],
+            "groups": [{"groupname": "all", "roles": [{"rolename": "limited"}]}],
+            "anonymousGroup": "all",
+        }
+        file = self._folder / "rules.json"
+        if not file.exists():
+            with (self._folder / "mosquitto.conf").open("a") as configuration:
+                configuration.write(f"plugin {plugin}\nplugin_opt_config_file {file}\n")
+        file.write_text(json.dumps(rules))
 
     def start(self) -> None:
         """Starts it, and waits until it accepts connections."""
@@ -192,6 +235,15 @@ def _configure_rabbitmq(folder: Path, port: int) -> dict[str, str]:
         "vhosts": [{"name": "/"}],
         "users": [{"name": user, "password": word, "tags": ""} for user, word in USERS.items()],
         "permissions": [{"user": user, **everything} for user in USERS],
+        "topic_permissions": [
+            {
+                "user": "bob",
+                "vhost": "/",
+                "exchange": "amq.topic",
+                "read": f"^(?!{FORBIDDEN})",
+                "write": ".*",
+            }
+        ],
     }
     (folder / "definitions.json").write_text(json.dumps(definitions))
     (folder / "enabled_plugins").write_text("[rabbitmq_mqtt].\n")

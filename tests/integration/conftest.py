@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import os
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from . import brokers
-from .brokers import Broker, Missing, Mosquitto
+from .brokers import Broker, Mosquitto, or_skip
 
-_REQUIRED = os.environ.get("TRIO_MQTT_REQUIRE_BROKERS") == "1"
 _numbers = itertools.count(1)
 
 
@@ -23,42 +20,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.integration)
 
 
-@contextmanager
-def _or_skip() -> Generator[None]:
-    """Turns the absence of a broker into a skip, or into a failure where it has to be there."""
-    try:
-        yield
-    except Missing as missing:
-        if _REQUIRED:
-            pytest.fail(f"{missing} (TRIO_MQTT_REQUIRE_BROKERS=1)")
-        pytest.skip(str(missing))
-
-
 @pytest.fixture
 def mosquitto() -> Iterator[Mosquitto]:
     """One that forgets everything when it is stopped."""
-    with _or_skip(), brokers.mosquitto() as broker:
+    with or_skip(), brokers.mosquitto() as broker:
         yield broker
 
 
 @pytest.fixture
 def persistent_mosquitto() -> Iterator[Mosquitto]:
     """One that goes on where it was stopped."""
-    with _or_skip(), brokers.mosquitto(persistent=True) as broker:
+    with or_skip(), brokers.mosquitto(persistent=True) as broker:
         yield broker
 
 
 @pytest.fixture
 def strict_mosquitto() -> Iterator[Mosquitto]:
     """One that asks for a password."""
-    with _or_skip(), brokers.mosquitto(users=brokers.USERS) as broker:
+    with or_skip(), brokers.mosquitto(users=brokers.USERS) as broker:
         yield broker
 
 
 @pytest.fixture(scope="session")
 def rabbitmq() -> Iterator[Broker]:
     """The same for all tests."""
-    with _or_skip(), brokers.rabbitmq() as broker:
+    with or_skip(), brokers.rabbitmq() as broker:
         yield broker
 
 
@@ -83,11 +69,11 @@ def topic() -> str:
 
 @pytest.fixture
 def mosquitto_pub() -> str:
-    with _or_skip():
+    with or_skip():
         return brokers.find_program("mosquitto_pub", "mosquitto-clients")
 
 
 @pytest.fixture
 def mosquitto_sub() -> str:
-    with _or_skip():
+    with or_skip():
         return brokers.find_program("mosquitto_sub", "mosquitto-clients")

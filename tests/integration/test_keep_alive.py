@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 import trio
 
@@ -20,8 +18,11 @@ IDLE = 4.0
 
 @pytest.mark.conformance("MQTT-3.1.2-23")
 async def test_an_idle_client_stays_connected(broker: Broker, topic: str) -> None:
-    """Whether its application waits for messages or is stuck with all that it can take."""
-    payloads = [str(number).encode() for number in range(30)]
+    """Whether its application waits for messages, or is stuck and the broker cannot write."""
+    # RabbitMQ reads nothing, and so no PINGREQ, while it cannot write: it gets less than a socket
+    # holds.
+    times = 20_000 if broker.name == "mosquitto" else 1
+    payloads = [str(number).encode() * times for number in range(100, 250)]
     with trio.fail_after(30):
         async with (
             trio_mqtt.open_client(broker.url) as publisher,
@@ -103,13 +104,9 @@ async def test_a_publish_into_a_dead_connection_is_confirmed_over_the_next(
 
 @pytest.mark.conformance("MQTT-3.1.4-2")
 async def test_two_clients_with_one_identifier_do_not_fight_in_a_tight_loop(
-    broker: Broker, topic: str, caplog: pytest.LogCaptureFixture
+    broker: Broker, topic: str
 ) -> None:
     """Each is evicted by the other as soon as it is accepted, and so has to wait ever longer."""
-    caplog.set_level(logging.ERROR)
-
-    def opening() -> object:
-        return None
 
     with trio.fail_after(20):
         async with (

@@ -22,8 +22,8 @@ PATIENCE = 30
 """Seconds that the story may take; over loopback it takes one."""
 
 
-NAME = "demo"
-SUMMARY = "watch two clients talk, packet by packet, over connections that break"
+NAME: str = "demo"
+SUMMARY: str = "watch two clients talk, packet by packet, over connections that break"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -87,6 +87,7 @@ class Member:
 
     async def wait_heard(self, text: str) -> None:
         """Waits until `text` has come."""
+        await trio.lowlevel.checkpoint()
         while not self.heard[text]:
             await self._heard_more.park()
 
@@ -140,7 +141,8 @@ async def open_member(
         try:
             yield member
         except BaseException:
-            with suppress(MQTTError):  # which is the lesser one
+            # Also then nothing is to be left. A failure in it is the lesser one.
+            with trio.move_on_after(NETWORK_PATIENCE, shield=True), suppress(MQTTError):
                 await client.disconnect(discard=True)
             raise
         await client.disconnect(discard=True)

@@ -129,12 +129,14 @@ class WatchedStream(trio.abc.Stream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
         while not self._ready:
             self._check()
             data = await self._receive()
             if not data:
                 return b""
-            await self._take_in(data)
+            if self._take_in(data):
+                await self._break()
         taken = bytes(self._ready[:max_bytes])
         del self._ready[: len(taken)]
         return taken
@@ -149,12 +151,13 @@ class WatchedStream(trio.abc.Stream):
             self._check()  # it was us who closed it
             raise
 
-    async def _take_in(self, data: bytes) -> None:
+    def _take_in(self, data: bytes) -> bool:
+        """Makes ready what may pass. Returns whether to cut the connection behind it."""
         for raw, packet in self._received.feed(data):
             if packet is not None and self._wire.saw(packet, sent=False):
-                await self._break()
-                return
+                return True
             self._ready += raw
+        return False
 
     async def _break(self) -> None:
         self._cut = True

@@ -216,23 +216,17 @@ async def open_broker(
     """Runs an MQTT 3.1.1 broker in this process, until the block is left.
 
     Args:
-        users: the password of each user; other clients are refused with return code 5. By default
-            everybody is welcome.
-        max_in_flight: how many messages at QoS 1 and 2 a client gets without acknowledging any;
-            further ones wait. Mosquitto's default.
-        max_unreleased: how many messages at QoS 2 a client may publish before it releases one
-            (PUBREL); on a further one the connection is closed, as mosquitto does, and this counts
-            as a violation.
-        grant: from a topic filter and the QoS requested to the return code of SUBACK; by default
-            that QoS, `max_qos` at most. Codes other than 0, 1 and 2 establish no subscription.
-        max_qos: see `grant`.
+        users: everybody's password; others are refused with return code 5. None lets all in.
+        max_in_flight: how many unacknowledged messages a client gets; further ones wait.
+        max_unreleased: how many messages at QoS 2 a client may have published and not released
+            (PUBREL). One more is a violation, and closes the connection, as mosquitto does.
+        grant: from a topic filter and its QoS to SUBACK's code; by default `max_qos` at most.
         fail_filters: topic filters to answer with 0x80.
-        answer: called with a client identifier and a packet when that is about to be sent. Returns
-            the packets to send instead: none of them withholds it, and one that was withheld may
-            come later, with another. None lets it pass.
+        answer: called with a client identifier and a packet that is about to be sent. Returns what
+            is sent instead: nothing withholds it, for later perhaps. None lets it pass.
         rabbitmq: has the habits of RabbitMQ 3.10.
 
-    Exceptions of the body come out bare; so does that of `grant` or `answer`, which ends the body.
+    Exceptions of the body come out bare; so does that of a hook, which ends the body.
     """
     options = Options(
         users=users,

@@ -167,15 +167,12 @@ class _Connection:
 
     def _patience(self) -> float:
         """The seconds that the client may be silent in this state."""
-        match self._link.state:
-            case LinkState.PARTED:
-                return PARTED_WAIT
-            case LinkState.CLOSING | LinkState.CUT:
-                return CLOSING_WAIT
-            case LinkState.OPEN if self._link.session is None:
-                return CONNECT_WAIT
-            case LinkState.OPEN:
-                return self._link.keep_alive * KEEP_ALIVE_FACTOR or math.inf
+        link = self._link
+        if link.state is not LinkState.OPEN:
+            return PARTED_WAIT if link.state is LinkState.PARTED else CLOSING_WAIT
+        if link.session is None:
+            return CONNECT_WAIT
+        return link.keep_alive * KEEP_ALIVE_FACTOR or math.inf
 
     def _receive(self, data: bytes) -> None:
         state = self._link.state
@@ -185,8 +182,7 @@ class _Connection:
             elif state is LinkState.PARTED:
                 raise ProtocolViolation("bytes after DISCONNECT")  # [MQTT-3.14.4-2]
         except ProtocolViolation as violation:
-            if self._listening:
-                self._service.core.violated(self._link, violation)
+            self._service.core.violated(self._link, violation)
         if self._link.session is not None or self._link.state is not state:
             self._deadline = trio.current_time() + self._patience()
         self._service.settle()

@@ -51,13 +51,12 @@ class RawClient:
         """
         await trio.lowlevel.checkpoint()
         while not self._received:
-            try:
-                data = await self.stream.receive_some()
-            except trio.BrokenResourceError:
-                data = b""
+            data: bytes = b""
+            with suppress(trio.BrokenResourceError):
+                data = bytes(await self.stream.receive_some())
             if not data:
                 raise trio.EndOfChannel
-            self._received.extend(self._decoder.feed(bytes(data)))
+            self._received.extend(self._decoder.feed(data))
         return self._received.popleft()
 
     async def receive_delivery(self) -> tuple[int, p.Message]:
