@@ -152,6 +152,7 @@ async def test_two_tasks_may_not_wait_at_once(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.conformance("MQTT-4.5.0-2")
 async def test_a_closed_channel_raises_and_what_comes_is_acknowledged(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
