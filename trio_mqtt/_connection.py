@@ -98,7 +98,7 @@ class Connection:
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
         self.outbox = Outbox()
-        """What `write` writes. After the handshake the session puts its own in the place of this."""
+        """What `write` writes. After the handshake the session brings its own."""
         self.written = trio.lowlevel.ParkingLot()
         """Tasks that wait for the transport to take certain bytes."""
         self.space = trio.lowlevel.ParkingLot()
@@ -148,7 +148,7 @@ class Connection:
     # The reader
 
     @contextmanager
-    def reading(self) -> Generator[None]:
+    def reading(self) -> Generator[None, None, None]:
         """Surrounds the reader, to end it when the broker makes no progress.
 
         Raises:
@@ -160,7 +160,7 @@ class Connection:
             raise ConnectionLost(f"nothing came for {self._pause_timeout} s while a byte was due")
 
     @contextmanager
-    def resting(self) -> Generator[None]:
+    def resting(self) -> Generator[None, None, None]:
         """Surrounds the reader's waiting for the application, while nothing is due."""
         self._resting = True
         self._read_scope.deadline = math.inf

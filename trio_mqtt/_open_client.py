@@ -41,7 +41,7 @@ async def open_client(
     reconnect_wait_max: float = 60,
     wait_online: bool = True,
     buffer: Buffer | None = None,
-) -> AsyncGenerator[Client]:
+) -> AsyncGenerator[Client, None]:
     """Connects to a broker, for as long as the body of ``async with`` runs.
 
     After the first connect a failure of the network is a state, not an exception: the client
@@ -120,7 +120,7 @@ async def open_client(
 
 
 @asynccontextmanager
-async def _running(supervisor: Supervisor) -> AsyncGenerator[Client]:
+async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
     """Runs the supervisor beside the body, and sorts out what both of them raise."""
     client = Client(supervisor)
     failures: list[BaseException] = []

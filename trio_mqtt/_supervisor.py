@@ -143,7 +143,7 @@ class Supervisor:
             self._down = None
 
     @asynccontextmanager
-    async def _connect(self) -> AsyncGenerator[tuple[Connection, bool]]:
+    async def _connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
         """A connection that the broker accepted, and whether it has the session.
 
         Raises:
@@ -169,7 +169,7 @@ class Supervisor:
             await connection.disconnect(self._codec.encode(p.Disconnect()))
 
     @asynccontextmanager
-    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool]]:
+    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool], None]:
         stream = await self._dial()
         try:
             connection = Connection(stream, self._codec.new_decoder(), self.settings.pause_timeout)

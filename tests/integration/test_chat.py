@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import trio
 import trio_mqtt
 
 from .brokers import HOST, USERS, Broker
+from .processes import start_process
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -90,17 +88,8 @@ async def open_terminal(
 ) -> Terminal:
     url = f"mqtt://{HOST}:{broker.port}/{topic}"
     credentials = ["--user", user, "--password", password or USERS[user]]
-    process: trio.Process = await nursery.start(
-        partial(
-            trio.run_process,
-            [sys.executable, str(CHAT), *credentials, *options, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            check=False,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-    )
+    command = [sys.executable, str(CHAT), *credentials, *options, url]
+    process = await start_process(nursery, command, {"PYTHONPATH": str(ROOT)})
     return Terminal(process)
 
 

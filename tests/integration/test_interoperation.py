@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-from functools import partial
-
 import pytest
 import trio
 
@@ -12,6 +9,7 @@ import trio_mqtt
 from trio_mqtt import QoS
 
 from .brokers import HOST, Broker
+from .processes import start_process
 
 
 def arguments(broker: Broker, topic: str, qos: int) -> list[str]:
@@ -24,10 +22,11 @@ async def test_from_mosquitto_pub(broker: Broker, topic: str, qos: QoS, mosquitt
     # It takes RabbitMQ's PUBACK for an error, when the message has been delivered.
     downgraded = qos > broker.best_qos
     with trio.fail_after(20):
-        async with trio_mqtt.open_client(broker.url) as client:
+        async with trio_mqtt.open_client(broker.url) as client, trio.open_nursery() as nursery:
             await client.subscribe(topic, qos=qos)
             command = [mosquitto_pub, *arguments(broker, topic, qos), "-m", "20.8℃"]
-            await trio.run_process(command, check=not downgraded, capture_stderr=downgraded)
+            process = await start_process(nursery, command)
+            assert (await process.wait() != 0) is downgraded
             message = await client.messages.receive()
             assert message.topic == topic
             assert message.payload == "20.8℃".encode()
@@ -38,16 +37,13 @@ async def test_from_mosquitto_pub(broker: Broker, topic: str, qos: QoS, mosquitt
 async def test_to_mosquitto_sub(broker: Broker, topic: str, qos: QoS, mosquitto_sub: str) -> None:
     granted = min(qos, broker.best_qos)
     with trio.fail_after(20):
-        async with (
-            trio_mqtt.open_client(broker.url) as client,
-            trio.open_nursery() as nursery,
-        ):
+        async with trio_mqtt.open_client(broker.url) as client, trio.open_nursery() as nursery:
             # What is retained says that it is subscribed.
             await client.publish(topic, "ready", qos=1, retain=True)
-            command = [mosquitto_sub, *arguments(broker, topic, qos), "-F", "%t %q %r %p"]
-            process: trio.Process = await nursery.start(
-                partial(trio.run_process, command, stdout=subprocess.PIPE)
-            )
+            # It ends by itself after two of them: it may hang if it is told to by a signal.
+            options = ["-C", "2", "-F", "%t %q %r %p"]
+            command = [mosquitto_sub, *arguments(broker, topic, qos), *options]
+            process = await start_process(nursery, command)
             output = process.stdout
             assert output is not None
             line = f"{topic} {min(granted, 1)} 1 ready\n"
@@ -55,5 +51,5 @@ async def test_to_mosquitto_sub(broker: Broker, topic: str, qos: QoS, mosquitto_
             await client.publish(topic, "20.8℃", qos=qos)
             line = f"{topic} {granted} 0 20.8℃\n"
             assert await output.receive_some() == line.encode()
+            assert await process.wait() == 0
             await client.clear_retained(topic)
-            process.terminate()

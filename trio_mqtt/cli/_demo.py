@@ -78,7 +78,7 @@ async def demo(screen: Screen, url: str | None, *, patience: float = PATIENCE) -
 
 
 @asynccontextmanager
-async def _broker(url: str | None) -> AsyncGenerator[Broker]:
+async def _broker(url: str | None) -> AsyncGenerator[Broker, None]:
     if url is not None:
         yield resolve_broker(url)
         return

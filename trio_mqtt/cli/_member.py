@@ -116,7 +116,7 @@ class Member:
 @asynccontextmanager
 async def open_member(
     screen: Screen, broker: Broker, lane: Lane, client_id: str
-) -> AsyncGenerator[Member]:
+) -> AsyncGenerator[Member, None]:
     """Connects, and listens. In the end nothing of the session is left at the broker.
 
     Raises:
