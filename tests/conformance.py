@@ -1,8 +1,9 @@
 """Which test proves which numbered statement of MQTT 3.1.1, as `docs/conformance.md`.
 
 A test cites what it proves: ``@pytest.mark.conformance("MQTT-4.3.3-2")``, or by a row of a table
-that becomes such marks. This module reads these strings from the source, and has the reasons for what no test proves. ``python -m tests.conformance
---write`` writes the table; ``--check`` fails where it is not up to date.
+that becomes such marks. This module reads these strings from the source, and has the reasons for
+what no test proves. ``python -m tests.conformance --write`` writes the table; ``--check`` fails
+where it is not up to date.
 """
 
 from __future__ import annotations
