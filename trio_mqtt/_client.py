@@ -367,7 +367,7 @@ class Client:
             await supervisor.wait_closed()  # takes no time: nothing else is waited for
             if discard:
                 with trio.move_on_after(most) as scope:
-                    await supervisor.discard()
+                    await supervisor.connector.discard()
                 if scope.cancelled_caught:
                     raise Down(f"the session could not be discarded within {most} s")
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import secrets
-import string
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
@@ -17,8 +14,15 @@ from ._codec311 import Codec
 from ._errors import Denied
 from ._packets import Will
 from ._session import MAX_PENDING, Limits
-from ._supervisor import Credential, Settings, Supervisor, check_credentials
-from ._topics import require_string
+from ._settings import (
+    Credential,
+    Settings,
+    check_client_id,
+    check_count,
+    check_credentials,
+    check_seconds,
+)
+from ._supervisor import Supervisor
 from ._transport import Dialer, resolve_broker
 
 
@@ -92,22 +96,22 @@ async def open_client(
         username = address.username
     settings = Settings(
         broker=address,
-        client_id=_check_client_id(client_id),
+        client_id=check_client_id(client_id),
         keep_session=client_id is not None,
         discard_first=client_id is not None and clean_session,
         username=username,
         password=password,
         will=will,
-        keep_alive=_check_count("keep_alive", keep_alive, most=65_535),
-        pause_timeout=_check_seconds("pause_timeout", pause_timeout),
+        keep_alive=check_count("keep_alive", keep_alive, most=65_535),
+        pause_timeout=check_seconds("pause_timeout", pause_timeout),
         limits=Limits(
-            _check_count("at_least_once_max", at_least_once_max, most=MAX_PENDING),
-            _check_count("exactly_once_max", exactly_once_max, most=MAX_PENDING),
-            _check_count("at_least_once_window", at_least_once_window, least=1, most=MAX_PENDING),
-            _check_count("exactly_once_window", exactly_once_window, least=1, most=MAX_PENDING),
+            check_count("at_least_once_max", at_least_once_max, most=MAX_PENDING),
+            check_count("exactly_once_max", exactly_once_max, most=MAX_PENDING),
+            check_count("at_least_once_window", at_least_once_window, least=1, most=MAX_PENDING),
+            check_count("exactly_once_window", exactly_once_window, least=1, most=MAX_PENDING),
         ),
-        reconnect_wait_min=_check_seconds("reconnect_wait_min", reconnect_wait_min),
-        reconnect_wait_max=_check_seconds("reconnect_wait_max", reconnect_wait_max),
+        reconnect_wait_min=check_seconds("reconnect_wait_min", reconnect_wait_min),
+        reconnect_wait_max=check_seconds("reconnect_wait_max", reconnect_wait_max),
         wait_online=wait_online,
         buffer=Buffer() if buffer is None else buffer,
     )
@@ -180,30 +184,3 @@ def _without_cancelled(error: BaseException) -> BaseException | None:
     if isinstance(error, BaseExceptionGroup):
         return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
     return error
-
-
-def _check_client_id(client_id: str | None) -> str:
-    if client_id is None:
-        # 23 letters and digits, which every broker must allow [MQTT-3.1.3-5].
-        alphabet = string.ascii_letters + string.digits
-        return "triomqtt" + "".join(secrets.choice(alphabet) for _ in range(15))
-    require_string("client identifier", client_id)  # [MQTT-3.1.3-4]
-    if not client_id:  # [MQTT-3.1.3-7]
-        raise Denied("the client identifier is empty; leave it out to have one generated")
-    return client_id
-
-
-def _check_count(what: str, value: int, *, least: int = 0, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{what} is an int, not {value!r}")
-    if not least <= value <= most:
-        raise Denied(f"{what} is {least} to {most}, not {value}")
-    return value
-
-
-def _check_seconds(what: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{what} is a number of seconds, not {value!r}")
-    if math.isnan(value) or value <= 0:
-        raise Denied(f"{what} is more than 0 seconds, not {value}")
-    return value

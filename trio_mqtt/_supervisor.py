@@ -1,7 +1,7 @@
 """The task that carries one session over a succession of connections.
 
-It dials, shakes hands, attaches the session, and lets the connection's three tasks run until one of
-them ends. Then it detaches, waits a while, and starts again. What the session queued is handed on
+It has a connection made, attaches the session, and lets the connection's three tasks run until one
+of them ends. Then it detaches, waits a while, and starts again. What the session queued is handed on
 here: arrivals to the channel, and answers to the tasks that wait for them.
 """
 
@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal
 
-import attrs
 import trio
 
 from . import _packets as p
-from ._channels import Buffer, MessageChannel
+from ._backoff import Backoff
+from ._channels import MessageChannel
 from ._connection import Connection, Wakeup
+from ._connector import Connector
 from ._errors import (
     ClientClosed,
     ClosedInDoubt,
     ConnectionLost,
     ConnectionRefused,
-    Denied,
     Down,
     InDoubt,
     MQTTError,
@@ -33,9 +32,8 @@ from ._errors import (
     SubscribeError,
 )
 from ._exchange import Answer, Demand, Exchange
-from ._session import MAX_PACKET_ID, Limits, Pending, Session, Transfer
-from ._topics import MAX_STRING_BYTES, require_string
-from ._transport import Broker
+from ._session import MAX_PACKET_ID, Pending, Session, Transfer
+from ._settings import Settings
 
 logger = logging.getLogger("trio_mqtt")
 
@@ -46,31 +44,6 @@ BLOCKED_AFTER = 0.2
 """Seconds that a write may take before the reader, though stopped, goes on for its sake: a broker
 may be waiting for us to read before it reads."""
 
-Credential: TypeAlias = Callable[[], Awaitable[str]]
-"""Awaited at every attempt to connect, so that it may be one that expires."""
-
-
-@attrs.frozen
-class Settings:
-    """What `open_client` was told, checked."""
-
-    broker: Broker
-    client_id: str
-    keep_session: bool
-    """CleanSession 0 on the wire."""
-    discard_first: bool
-    """Whether the broker is to forget the session before the first connect."""
-    username: str | Credential | None
-    password: str | bytes | Credential | None = attrs.field(repr=False)
-    will: p.Will | None
-    keep_alive: int
-    pause_timeout: float
-    limits: Limits
-    reconnect_wait_min: float
-    reconnect_wait_max: float
-    wait_online: bool
-    buffer: Buffer
-
 
 class Supervisor:
     """One session, its connection of the moment, and who waits for what."""
@@ -78,7 +51,7 @@ class Supervisor:
     def __init__(self, settings: Settings, codec: p.Codec) -> None:
         self.settings = settings
         self.session = Session(codec, settings.limits)
-        self._codec = codec
+        self.connector = Connector(settings, codec)
         self._writer = Wakeup()
         self._reader = Wakeup()
         self.demand = Demand(self._reader)
@@ -96,7 +69,6 @@ class Supervisor:
         self._scope = trio.CancelScope(shield=True)
         """Only `close` ends the task: `open_client` calls it on every way out."""
         self._disconnecting = False
-        self._discard_due = settings.discard_first
         self.session_present = False
         self.connects = 0
         self.received = 0
@@ -119,10 +91,10 @@ class Supervisor:
 
     async def _run(self) -> None:
         settings = self.settings
-        backoff = _Backoff(settings.reconnect_wait_min, settings.reconnect_wait_max, self._random)
+        backoff = Backoff(settings.reconnect_wait_min, settings.reconnect_wait_max, self._random)
         while True:
             try:
-                async with self._connect() as (connection, present):
+                async with self.connector.connect() as (connection, present):
                     await self._serve(connection, present=present, backoff=backoff)
                 return
             except ConnectionRefused as refusal:
@@ -142,70 +114,7 @@ class Supervisor:
             await trio.sleep(delay)
             self._down = None
 
-    @asynccontextmanager
-    async def _connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
-        """A connection that the broker accepted, and whether it has the session.
-
-        Raises:
-            Down: no connection could be made, or the broker did not accept it.
-            ConnectionRefused: the broker's answer.
-        """
-        if self._discard_due:
-            await self.discard()
-            self._discard_due = False
-        clean = not self.settings.keep_session
-        connect = await self._connect_packet(clean=clean, will=self.settings.will)
-        async with self._handshake(connect) as (connection, present):
-            yield connection, present
-
-    async def discard(self) -> None:
-        """Makes the broker forget the session, by a connection of its own, without Will.
-
-        Raises:
-            Down, ConnectionRefused: as `_connect`.
-        """
-        connect = await self._connect_packet(clean=True, will=None)
-        async with self._handshake(connect) as (connection, _):
-            await connection.disconnect(self._codec.encode(p.Disconnect()))
-
-    @asynccontextmanager
-    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool], None]:
-        stream = await self._dial()
-        try:
-            connection = Connection(stream, self._codec.new_decoder(), self.settings.pause_timeout)
-            try:
-                present = await connection.handshake(
-                    self._codec.encode(connect), clean_session=connect.clean_session
-                )
-            except ConnectionLost as error:
-                name = self.settings.broker.name
-                raise Down(f"{name} did not accept the connection: {error}") from error
-            yield connection, present
-        finally:
-            await trio.aclose_forcefully(stream)
-
-    async def _dial(self) -> trio.abc.Stream:
-        name, pause = self.settings.broker.name, self.settings.pause_timeout
-        with trio.move_on_after(pause):
-            try:
-                return await _unprotected(self.settings.broker.dial)
-            except (OSError, trio.BrokenResourceError) as error:
-                raise Down(f"cannot connect to {name}: {error}") from error
-        raise Down(f"cannot connect to {name} within {pause} s")
-
-    async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:
-        settings = self.settings
-        username, password = settings.username, settings.password
-        if callable(username):
-            username = await _unprotected(username)
-        if callable(password):
-            password = await _unprotected(password)
-        check_credentials(username, password)
-        if isinstance(password, str):
-            password = password.encode()
-        return p.Connect(settings.client_id, clean, settings.keep_alive, will, username, password)
-
-    async def _serve(self, connection: Connection, *, present: bool, backoff: _Backoff) -> None:
+    async def _serve(self, connection: Connection, *, present: bool, backoff: Backoff) -> None:
         """Lets the connection's tasks run. Returns when DISCONNECT was sent.
 
         Raises:
@@ -501,60 +410,6 @@ class _Room:
         if self.waiting and room > self.reserved:
             self.reserved += 1
             self.waiting.unpark()
-
-
-class _Backoff:
-    """How long to wait before the next attempt: up to a time that doubles, at random.
-
-    Only a connection that lasted starts it anew. Two clients with one identifier, each evicting the
-    other as soon as it is accepted, would not stop otherwise.
-    """
-
-    def __init__(self, least: float, most: float, source: random.Random) -> None:
-        self._least = least
-        self._most = most
-        self._random = source
-        self._ceiling = least
-
-    def lasted(self, seconds: float) -> None:
-        if seconds >= self._most:
-            self._ceiling = self._least
-
-    def next(self) -> float:
-        ceiling = self._ceiling
-        self._ceiling = min(ceiling * 2, self._most)
-        return self._random.uniform(0, ceiling)
-
-
-def check_credentials(username: str | None, password: str | bytes | None) -> None:
-    """Raises `Denied` unless they can travel.
-
-    Raises:
-        TypeError: one of them has another type.
-    """
-    if username is not None:
-        require_string("user name", username)  # [MQTT-3.1.3-11]
-    if password is None:
-        return
-    if username is None:
-        raise Denied("a password without user name")  # [MQTT-3.1.2-22]
-    if not isinstance(password, (str, bytes)):
-        raise TypeError(f"a password is a str or bytes, not {type(password).__name__}")
-    try:
-        size = len(password if isinstance(password, bytes) else password.encode())
-    except UnicodeEncodeError:
-        raise Denied("the password contains a surrogate") from None  # whose text it would show
-    if size > MAX_STRING_BYTES:
-        raise Denied(f"the password takes {size} bytes, of {MAX_STRING_BYTES} at most")
-
-
-_T = TypeVar("_T")
-
-
-@trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[[], Awaitable[_T]]) -> _T:
-    """Calls what the application gave us: its code never runs protected from KeyboardInterrupt."""
-    return await function()
 
 
 async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:

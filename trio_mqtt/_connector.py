@@ -1,0 +1,98 @@
+"""Makes connections that the broker accepts: credentials, dialling, handshake."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from . import _packets as p
+from ._connection import Connection
+from ._errors import ConnectionLost, Down
+from ._settings import Settings, check_credentials
+
+
+class Connector:
+    """Connects one session, anew each time."""
+
+    def __init__(self, settings: Settings, codec: p.Codec) -> None:
+        self._settings = settings
+        self._codec = codec
+        self._discard_due = settings.discard_first
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
+        """A connection that the broker accepted, and whether it has the session.
+
+        Raises:
+            Down: no connection could be made, or the broker did not accept it.
+            ConnectionRefused: the broker's answer.
+        """
+        if self._discard_due:
+            await self.discard()
+            self._discard_due = False
+        clean = not self._settings.keep_session
+        connect = await self._connect_packet(clean=clean, will=self._settings.will)
+        async with self._handshake(connect) as (connection, present):
+            yield connection, present
+
+    async def discard(self) -> None:
+        """Makes the broker forget the session, by a connection of its own, without Will.
+
+        Raises:
+            Down, ConnectionRefused: as `connect`.
+        """
+        connect = await self._connect_packet(clean=True, will=None)
+        async with self._handshake(connect) as (connection, _):
+            try:
+                await connection.disconnect(self._codec.encode(p.Disconnect()))
+            except ConnectionLost as error:
+                raise Down(f"the session may not be discarded: {error}") from error
+
+    @asynccontextmanager
+    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool], None]:
+        stream = await self._dial()
+        try:
+            connection = Connection(stream, self._codec.new_decoder(), self._settings.pause_timeout)
+            try:
+                present = await connection.handshake(
+                    self._codec.encode(connect), clean_session=connect.clean_session
+                )
+            except ConnectionLost as error:
+                name = self._settings.broker.name
+                raise Down(f"{name} did not accept the connection: {error}") from error
+            yield connection, present
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _dial(self) -> trio.abc.Stream:
+        name, pause = self._settings.broker.name, self._settings.pause_timeout
+        with trio.move_on_after(pause):
+            try:
+                return await _unprotected(self._settings.broker.dial)
+            except (OSError, trio.BrokenResourceError) as error:
+                raise Down(f"cannot connect to {name}: {error}") from error
+        raise Down(f"cannot connect to {name} within {pause} s")
+
+    async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:
+        settings = self._settings
+        username, password = settings.username, settings.password
+        if callable(username):
+            username = await _unprotected(username)
+        if callable(password):
+            password = await _unprotected(password)
+        check_credentials(username, password)
+        if isinstance(password, str):
+            password = password.encode()
+        return p.Connect(settings.client_id, clean, settings.keep_alive, will, username, password)
+
+
+_T = TypeVar("_T")
+
+
+@trio.lowlevel.disable_ki_protection
+async def _unprotected(function: Callable[[], Awaitable[_T]]) -> _T:
+    """Calls what the application gave us: its code never runs protected from KeyboardInterrupt."""
+    return await function()
