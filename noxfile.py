@@ -25,7 +25,16 @@ nox.options.sessions = [
 ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTHONS = ["3.11", "3.12", "3.13"]
-PURE_LAYERS = ["_errors", "_topics", "_packets", "_codec311", "_outbox", "_deliveries", "_session"]
+PURE_LAYERS = [
+    "_errors",
+    "_topics",
+    "_packets",
+    "_codec311",
+    "_outbox",
+    "_deliveries",
+    "_subscriptions",
+    "_session",
+]
 
 
 def offer_pyenv_versions() -> None:

@@ -17,6 +17,7 @@ LAYERS = [
     "_codec311",
     "_outbox",
     "_deliveries",
+    "_subscriptions",
     "_session",
     "_transport",
     "_connection",

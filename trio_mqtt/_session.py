@@ -35,6 +35,7 @@ from . import _packets as p
 from ._deliveries import Deliveries
 from ._errors import InDoubt, NotSent, ProtocolViolation
 from ._outbox import Outbox, Sent
+from ._subscriptions import Subscriptions
 
 MAX_PACKET_ID = 65_535
 MAX_PENDING = 16_384
@@ -138,7 +139,7 @@ class Session:
         self._released: dict[int, Transfer] = {}  # in the order of the PUBREC packets
         self._pings: deque[Ping] = deque()
         self._requests = 0
-        self._subscriptions: dict[str, _Subscription] = {}
+        self._subscriptions = Subscriptions()
 
         self._deliveries = Deliveries(codec)
 
@@ -216,12 +217,7 @@ class Session:
             self._outstanding[packet_id] = transfer
 
     def _restore_subscriptions(self, *, present: bool) -> None:
-        lost: list[tuple[str, p.QoS]] = []
-        for topic_filter, subscription in self._subscriptions.items():
-            if not present:
-                subscription.granted = None  # until the broker says so again
-            if not subscription.granted:  # RabbitMQ forgets those of QoS 0 on a session it keeps
-                lost.append((topic_filter, subscription.requested))
+        lost = self._subscriptions.missing(present=present)
         for start in range(0, len(lost), p.MAX_TOPIC_FILTERS):
             self.subscribe(lost[start : start + p.MAX_TOPIC_FILTERS], restores=True)
 
@@ -299,7 +295,7 @@ class Session:
         """Sends UNSUBSCRIBE, while attached."""
         packet_id = self._take_id()
         request = UnsubscribeRequest(p.Unsubscribe(packet_id, tuple(topic_filters)))
-        self._forget_subscriptions(topic_filters)
+        self._subscriptions.forget(topic_filters)
         self._submit(packet_id, request)
         return request
 
@@ -319,10 +315,6 @@ class Session:
         self._outstanding[packet_id] = request
         self._requests += 1
         request.sent_as(self._codec.encode(request.packet), self._attached)
-
-    def _forget_subscriptions(self, topic_filters: Sequence[str]) -> None:
-        for topic_filter in topic_filters:
-            self._subscriptions.pop(topic_filter, None)
 
     def _take_id(self) -> int:
         """An identifier that is not in use [MQTT-2.3.1-1] [MQTT-2.3.1-2]."""
@@ -459,20 +451,16 @@ class Session:
         if asked != got:  # [MQTT-3.8.4-5]
             raise ProtocolViolation(f"SUBACK with {got} return codes for {asked} topic filters")
         request.return_codes = answer.return_codes
-        for (topic_filter, qos), code in zip(
-            request.packet.requests, answer.return_codes, strict=True
-        ):
-            if code != p.FAILED:
-                self._subscriptions[topic_filter] = _Subscription(qos, code)
-            elif self._subscriptions.pop(topic_filter, None) is not None and request.restores:
-                self.refused.append(topic_filter)
+        failed = self._subscriptions.answered(request.packet.requests, answer.return_codes)
+        if request.restores:
+            self.refused += failed
         self._end_request(answer.packet_id, request)
 
     def _on_unsuback(self, answer: p.UnsubAck) -> None:
         match self._outstanding.get(answer.packet_id):
             case UnsubscribeRequest() as request:
                 # A SUBSCRIBE before it may have been answered since.
-                self._forget_subscriptions(request.packet.topic_filters)
+                self._subscriptions.forget(request.packet.topic_filters)
                 self._end_request(answer.packet_id, request)
             case None | Transfer(stage=Stage.WAITING):
                 self.counters.unmatched_answers += 1
@@ -500,15 +488,6 @@ class _Outbound:
     accepted: int = 0
     on_wire: int = 0
     waiting: deque[Transfer] = attrs.Factory(deque[Transfer])
-
-
-@attrs.define
-class _Subscription:
-    """A topic filter that the application subscribed to."""
-
-    requested: p.QoS
-    granted: int | None
-    """None while the broker's session is not known to have it."""
 
 
 def _impossible(

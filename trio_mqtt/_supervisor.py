@@ -1,8 +1,8 @@
 """The task that carries one session over a succession of connections.
 
-It has a connection made, attaches the session, and lets the connection's three tasks run until one
-of them ends. Then it detaches, waits a while, and starts again. What the session queued is handed on
-here: arrivals to the channel, and answers to the tasks that wait for them.
+It has a connection made, attaches the session, and lets the three tasks of the connection run until
+one of them ends. Then it detaches, waits a while, and starts again. What the session queued is
+handed on here: arrivals to the channel, and answers to the tasks that wait for them.
 """
 
 from __future__ import annotations

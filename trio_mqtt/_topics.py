@@ -12,8 +12,7 @@ def string_flaw(text: str) -> str | None:
     """What keeps `text` from being an MQTT string (section 1.5.3), if anything."""
     if "\0" in text:
         return "contains U+0000"  # [MQTT-1.5.3-2] [MQTT-4.7.3-2]
-    # A character takes 1 to 4 bytes, so that most need no encoding to know that they fit.
-    if len(text) * 4 > MAX_STRING_BYTES or not text.isascii():
+    if len(text) > MAX_STRING_BYTES or not text.isascii():  # else it takes a byte a character
         try:
             size = len(text.encode())
         except UnicodeEncodeError:
@@ -96,8 +95,6 @@ def matches(topic_filter: str, name: str) -> bool:
     name_levels = name.split("/")
     if filter_levels[-1] == "#":
         filter_levels.pop()  # which also makes "sport/#" match "sport", as section 4.7.1.2 says
-        if len(name_levels) < len(filter_levels):
-            return False
         del name_levels[len(filter_levels) :]
     if len(filter_levels) != len(name_levels):
         return False
