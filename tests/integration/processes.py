@@ -30,6 +30,6 @@ async def start_process(
 
 
 async def _kill(process: trio.Process) -> None:
-    """Trio's own way is a SIGTERM, and a warning before the SIGKILL, here an error instead of it."""
+    """Trio's own way begins with SIGTERM, and warns before SIGKILL, which is an error here."""
     process.kill()
     await trio.lowlevel.checkpoint()

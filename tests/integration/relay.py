@@ -20,6 +20,7 @@ import trio
 from .brokers import HOST
 
 _READ_SIZE = 65_536
+_HALF = 0.5
 _NO_LINGER = struct.pack("ii", 1, 0)
 
 
@@ -28,7 +29,9 @@ class Cut:
     """When to cut a connection, and how."""
 
     after: float = math.inf
-    """Bytes, both directions together."""
+    """Bytes."""
+    upstream: bool = True
+    """Whether the client's bytes count, or those of the broker."""
     reset: bool = True
 
 
@@ -51,16 +54,26 @@ class Relay:
         for link in list(self._links):
             link.cut(reset=reset)
 
-    def cut_after(self, size: int, *, reset: bool = True) -> None:
-        """Cuts each connection of the moment after `size` more bytes."""
+    def cut_after(self, size: int, *, upstream: bool, reset: bool = True) -> None:
+        """Cuts each connection of the moment after `size` more bytes in that direction."""
         for link in self._links:
-            link.due = Cut(size, reset)
+            link.due = Cut(size, upstream, reset)
 
-    def cut_at_random(self, source: random.Random, *, least: int, most: int) -> None:
-        """Cuts each connection, those to come too, after a random number of bytes."""
-        self._next_cut = lambda: Cut(source.randint(least, most), source.random() < 0.5)
+    def cut_at_random(self, source: random.Random, *, upstream: int, downstream: int) -> None:
+        """Cuts each connection, those to come too, after a random number of bytes.
+
+        A coin decides upon the direction that counts. In one alone nothing might ever get on: a
+        broker that begins with more bytes than `downstream` would never get an acknowledgement.
+        """
+        most = {True: upstream, False: downstream}
+
+        def next_cut() -> Cut:
+            up = source.random() < _HALF
+            return Cut(source.randint(1, most[up]), up, source.random() < _HALF)
+
+        self._next_cut = next_cut
         for link in self._links:
-            link.due = self._next_cut()
+            link.due = next_cut()
 
     def spare(self) -> None:
         """Cuts none any more."""
@@ -125,24 +138,29 @@ class _Link:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._forward, self._client, self._broker)
-                    nursery.start_soon(self._forward, self._broker, self._client)
+                    nursery.start_soon(partial(self._forward, upstream=True))
+                    nursery.start_soon(partial(self._forward, upstream=False))
         finally:
             _close(self._client, reset=self._reset)
             _close(self._broker, reset=self._reset)
 
-    async def _forward(self, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+    async def _forward(self, *, upstream: bool) -> None:
         """Until one side is closed: MQTT has no use for half a connection."""
+        ends = (self._client, self._broker)
+        source, sink = ends if upstream else ends[::-1]
         await trio.lowlevel.checkpoint()
         try:
             while data := await source.receive_some(_READ_SIZE):
                 if self.swallowing:
                     continue
                 due = self.due
-                piece = data if due.after > len(data) else data[: int(due.after)]
-                self.due = attrs.evolve(due, after=due.after - len(piece))
-                await sink.send_all(piece)
-                if due.after <= len(data):
+                if due.upstream is not upstream:
+                    await sink.send_all(data)
+                elif due.after > len(data):
+                    self.due = attrs.evolve(due, after=due.after - len(data))
+                    await sink.send_all(data)
+                else:
+                    await sink.send_all(data[: int(due.after)])
                     self.cut(reset=due.reset)
         except trio.BrokenResourceError:  # one side's reset is passed on as such
             self._reset = True

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from typing import Literal
 
 import pytest
 import trio
 
-from trio_mqtt import Client
+import trio_mqtt
+from trio_mqtt import Client, Down, InDoubt
 
 from .brokers import Broker, Mosquitto
 from .clients import open_client
@@ -30,6 +32,15 @@ async def receive_number(client: Client) -> int | None:
     """The next one, None for the end."""
     payload = (await client.messages.receive()).payload
     return None if payload == END else int(payload)
+
+
+async def ping_until_answered(client: Client) -> None:
+    """Waits for a connection that will last, behind all that it owes."""
+    while True:
+        await client.wait_online()
+        with suppress(Down, InDoubt):
+            await client.ping()
+            return
 
 
 def first_occurrences(numbers: list[int]) -> list[int]:
@@ -57,8 +68,8 @@ async def test_nothing_is_lost_over_cut_connections(
             ) as publisher,
         ):
             await subscriber.subscribe(topic, qos=qos)
-            before.cut_at_random(source, least=50, most=1_500)
-            behind.cut_at_random(source, least=50, most=1_500)
+            before.cut_at_random(source, upstream=1_500, downstream=200)
+            behind.cut_at_random(source, upstream=500, downstream=1_500)
 
             async def receive() -> None:
                 while (number := await receive_number(subscriber)) is not None:
@@ -76,6 +87,41 @@ async def test_nothing_is_lost_over_cut_connections(
     assert first_occurrences(numbers) == list(range(COUNT))
     if min(qos, broker.best_qos) == 2:
         assert len(numbers) == COUNT
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+@pytest.mark.parametrize("upstream", [True, False], ids=["upstream", "downstream"])
+@pytest.mark.parametrize("side", ["publisher", "subscriber"])
+@pytest.mark.conformance("MQTT-4.3.2-1", "MQTT-4.3.3-1", "MQTT-4.3.3-2", "MQTT-4.4.0-1")
+async def test_nothing_is_lost_wherever_an_exchange_is_cut(
+    broker: Broker, topic: str, side: str, qos: Literal[1, 2], *, upstream: bool
+) -> None:
+    """The exchanges of 30 messages, the first one cut before its first byte, and so on."""
+    numbers: list[int] = []
+    with trio.fail_after(30):
+        async with (
+            open_relay(broker.port) as relay,
+            open_client(
+                broker.url_at(relay.port), client_id=topic, reconnect_wait_max=0.02
+            ) as client,
+            trio_mqtt.open_client(broker.url) as other,
+        ):
+            publisher, subscriber = (client, other) if side == "publisher" else (other, client)
+            await subscriber.subscribe(topic, qos=qos)
+            for size in range(30):
+                relay.cut_after(size, upstream=upstream)
+                await publisher.publish(topic, str(size), qos=qos)
+                while not numbers or numbers[-1] < size:
+                    numbers.append(int((await subscriber.messages.receive()).payload))
+                subscriber.messages.acknowledge()
+                await ping_until_answered(client)
+            relay.spare()
+            await ping_until_answered(client)
+            await client.disconnect(discard=True)
+    assert relay.cuts >= 4
+    assert first_occurrences(numbers) == list(range(30))
+    if min(qos, broker.best_qos) == 2:
+        assert len(numbers) == 30
 
 
 @pytest.mark.mosquitto
