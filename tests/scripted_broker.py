@@ -82,3 +82,27 @@ class ScriptedBroker:
         link = await self.next_link()
         await link.expect(p.Connect)
         return link
+
+
+class SlowStream(trio.abc.Stream):
+    """The client's end of a connection on which each write takes a while; `link` is the other."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._stream, theirs = trio.testing.memory_stream_pair()
+        self.link = Link(theirs)
+        self.written: list[int] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(self._seconds)
+        await self._stream.send_all(data)
+        self.written.append(len(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

@@ -15,7 +15,7 @@ from trio_mqtt import _packets as p
 from trio_mqtt import open_client
 from trio_mqtt._codec311 import encode
 
-from .scripted_broker import Link, ScriptedBroker
+from .scripted_broker import Link, ScriptedBroker, SlowStream
 
 # Keep-alive
 
@@ -160,35 +160,88 @@ async def test_a_write_that_makes_no_progress_ends_the_connection(
 
 
 async def test_a_large_message_that_trickles_out_is_no_pause(autojump_clock: MockClock) -> None:
-    ours, theirs = trio.testing.memory_stream_pair()
-    sent: list[int] = []
-
-    class Slow(trio.abc.Stream):
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            await trio.sleep(3)
-            sent.append(len(data))
-
-        async def wait_send_all_might_not_block(self) -> None:
-            raise NotImplementedError
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-            return await ours.receive_some(max_bytes)
-
-        async def aclose(self) -> None:
-            await ours.aclose()
+    slow = SlowStream(3)
 
     async def dialer() -> trio.abc.Stream:
-        await theirs.send_all(encode(p.ConnAck(False, 0)))
-        return Slow()
+        await slow.link.send(p.ConnAck(False, 0))
+        return slow
 
     async with open_client(dialer, keep_alive=0, pause_timeout=5) as client:
         await client.publish("t", bytes(1_000_000))
         with trio.fail_after(100):
             await client.flush()
         assert client.online
-        assert sum(sent) > 1_000_000
-        assert max(sent) == 65_536
-        assert client.statistics().bytes_written == sum(sent[1:])
+        assert sum(slow.written) > 1_000_000
+        assert max(slow.written) == 65_536
+        assert client.statistics().bytes_written == sum(slow.written[1:])
+
+
+async def test_a_ping_behind_a_large_message_is_not_due_before_it_is_written(
+    autojump_clock: MockClock,
+) -> None:
+    """PITFALLS: a large message over a slow link kills the connection."""
+    slow = SlowStream(0.1)  # 64 MiB take 102 s
+
+    async def dialer() -> trio.abc.Stream:
+        return slow
+
+    async def serve() -> None:
+        await slow.link.expect(p.Connect)
+        await slow.link.send(p.ConnAck(False, 0))
+        while (packet := await slow.link.next()) is not None:
+            if isinstance(packet, p.Delivery):
+                await slow.link.send(p.PubAck(packet.packet_id))
+            elif packet == p.PingReq():
+                await slow.link.send(p.PingResp())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with open_client(dialer, keep_alive=3, pause_timeout=5) as client:
+            nursery.start_soon(client.ping)
+            await client.publish("t", bytes(64 << 20), qos=1)
+            assert client.statistics().connects == 1
+
+
+async def test_a_ping_that_was_written_late_is_due_then(autojump_clock: MockClock) -> None:
+    slow = SlowStream(3)
+
+    async def dialer() -> trio.abc.Stream:
+        return slow
+
+    await slow.link.send(p.ConnAck(False, 0))
+    async with open_client(dialer, keep_alive=0, pause_timeout=5) as client:
+        began = trio.current_time()
+        with pytest.raises(trio_mqtt.ResponseLost):
+            await client.ping()
+        assert trio.current_time() - began == pytest.approx(3 + 5)
+        await client.aclose()
+
+
+async def test_a_stream_that_its_dialer_closes_is_a_lost_connection(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    streams: list[trio.abc.Stream] = []
+
+    async def dialer() -> trio.abc.Stream:
+        streams.append(await scripted.dialer())
+        return streams[-1]
+
+    async with open_client(dialer, client_id="c") as client:
+        await streams[0].aclose()
+        await client.wait_offline()
+        await client.wait_online()
+
+
+async def test_the_smallest_messages_do_not_look_like_a_broker_that_does_not_read(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer) as client:
+        link = await scripted.accepted()
+        await link.send(p.PingResp())
+        for _ in range(209_000):
+            client.publish_nowait("a", b"")
+        await client.flush()
+        assert client.online
 
 
 # Violations
@@ -263,7 +316,7 @@ async def test_a_broker_that_sends_and_does_not_read_is_left(
         return trio.StapledStream(Stuck(), ours.receive_stream)
 
     async with open_client(dialer, keep_alive=0, pause_timeout=math.inf, client_id="c") as client:
-        await theirs.send_all(encode(p.PubRel(1)) * 230_000)
+        await theirs.send_all(encode(p.PubRel(1)) * 430_000)
         with trio.fail_after(10):
             await client.wait_offline()
         await client.aclose()

@@ -283,6 +283,72 @@ async def test_at_most_once_waits_for_space_in_the_connections_buffer(
             await client.aclose()
 
 
+async def test_what_is_too_large_is_denied_before_it_waits_for_room(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer, at_least_once_max=1) as client:
+        link = await scripted.accepted()
+        await client.enqueue("t", b"")
+        with pytest.raises(trio_mqtt.Denied, match="of 268435455 at most"):
+            await client.publish("t", Huge(b""), qos=1)
+        with pytest.raises(trio_mqtt.Denied, match="of 268435455 at most"):
+            client.publish_nowait("t" * 65_535, Huge(b""))
+        await link.send(p.PubAck((await link.expect(p.Delivery)).packet_id))
+
+
+class Huge(bytes):
+    """As large as nothing may be, without the memory."""
+
+    def __len__(self) -> int:
+        return 268_435_455 - 4
+
+
+@pytest.mark.parametrize("retain", [2, 1, "yes", None])
+async def test_retain_is_a_bool(
+    scripted: ScriptedBroker,
+    autojump_clock: MockClock,
+    retain: Any,
+) -> None:
+    async with open_client(scripted.dialer) as client:
+        link = await scripted.accepted()
+        with pytest.raises(TypeError, match="retain is a bool"):
+            await client.publish("t", b"", retain=retain)
+        with pytest.raises(TypeError, match="retain is a bool"):
+            client.publish_nowait("t", b"", retain=retain)
+        with pytest.raises(TypeError, match="retain is a bool"):
+            await client.enqueue("t", b"", retain=retain)
+        with pytest.raises(TypeError, match="retain is a bool"):
+            client.enqueue_nowait("t", b"", retain=retain)
+        with pytest.raises(TypeError, match="retain is a bool"):
+            trio_mqtt.Will("t", b"", retain=retain)
+    assert await link.next() == p.Disconnect()
+
+
+async def test_closed_before_the_writer_had_its_turn_is_no_doubt(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    for turns in range(6):
+        async with open_client(scripted.dialer) as client:
+            link = await scripted.accepted()
+            errors: list[type[Exception]] = []
+
+            async def ping(client: trio_mqtt.Client = client) -> None:
+                with pytest.raises((trio_mqtt.ClientClosed, trio_mqtt.ClosedInDoubt)) as caught:
+                    await client.ping()
+                errors.append(caught.type)  # noqa: B023, within the turn
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ping)
+                for _ in range(turns):
+                    await trio.lowlevel.checkpoint()
+                await client.aclose()
+            # A transport that is cancelled does not say whether it began, which is a doubt.
+            if turns == 0:
+                assert errors == [trio_mqtt.ClientClosed]
+            elif await link.next() is not None:
+                assert errors == [trio_mqtt.ClosedInDoubt]
+
+
 # Exchanges
 
 
@@ -387,6 +453,11 @@ async def test_an_endless_loop_of_publishing_yields_to_others(
         for _ in range(6400):
             await client.publish("t", b"")
         assert turns >= 50
+        turns = 0
+        for _ in range(6400):
+            await client.enqueue("t", b"")
+        assert turns >= 50
+        await client.aclose()
         nursery.cancel_scope.cancel()
 
 

@@ -17,7 +17,7 @@ from trio_mqtt import Will, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 
-from .scripted_broker import Link, ScriptedBroker
+from .scripted_broker import Link, ScriptedBroker, SlowStream
 
 
 async def enter(*arguments: Any, **options: Any) -> None:
@@ -656,3 +656,91 @@ async def test_after_the_end_every_call_raises_client_closed(
         client.enqueue_nowait("t", b"")
     assert not client.online
     assert client.statistics().connects == 1
+
+
+async def test_leaving_is_not_cut_short_by_other_answers(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async def serve(link: Link) -> None:
+        delivery = await link.expect(p.Delivery)
+        for _ in range(5):
+            await link.expect(p.PingReq)
+            await link.send(p.PingResp())
+        await link.send(p.PubAck(delivery.packet_id))
+
+    async with trio.open_nursery() as nursery:
+        async with open_client(scripted.dialer, keep_alive=1) as client:
+            nursery.start_soon(serve, await scripted.accepted())
+            exchange = await client.enqueue("t", b"")
+        assert exchange.confirmed
+
+
+async def test_leaving_waits_for_a_pubrec_as_well(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async def serve(link: Link) -> None:
+        delivery = await link.expect(p.Delivery)
+        await trio.sleep(8)
+        await link.send(p.PubRec(delivery.packet_id))
+        await trio.sleep(8)
+        await link.send(p.PubComp(delivery.packet_id))
+
+    async with trio.open_nursery() as nursery:
+        async with open_client(scripted.dialer, keep_alive=0) as client:
+            nursery.start_soon(serve, await scripted.accepted())
+            exchange = await client.enqueue("t", b"", qos=2)
+        assert exchange.confirmed
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_leaving_waits_for_a_large_message_on_a_slow_link(
+    autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    """64 KiB take a second, so 4 MiB take longer than a minute."""
+    slow = SlowStream(1)
+    got: list[p.Served | None] = []
+
+    async def serve(link: Link) -> None:
+        await link.expect(p.Connect)
+        await link.send(p.ConnAck(False, 0))
+        while (packet := await link.next()) is not None:
+            got.append(packet)
+            if isinstance(packet, p.Delivery):
+                await link.send(p.PubAck(packet.packet_id))
+
+    async def dialer() -> trio.abc.Stream:
+        return slow
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, slow.link)
+        async with open_client(dialer, keep_alive=0) as client:
+            if qos:
+                await client.enqueue("t", bytes(4 << 20))
+            else:
+                await client.publish("t", bytes(4 << 20))
+    assert [type(packet) for packet in got] == [
+        p.Delivery if qos else p.Message,
+        p.Disconnect,
+    ]
+
+
+async def test_leaving_ends_though_the_broker_answers_pings_alone(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async def serve(link: Link) -> None:
+        while (packet := await link.next()) is not None:
+            if packet == p.PingReq():
+                await link.send(p.PingResp())
+
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        async with open_client(scripted.dialer, keep_alive=1) as client:
+            nursery.start_soon(serve, await scripted.accepted())
+            await client.enqueue("t", b"")
+        assert trio.current_time() - began < 40
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "é\0"])
+async def test_what_is_no_name_of_a_host_is_not_sent(host: str) -> None:
+    with pytest.raises(trio_mqtt.NotSent, match="no name of a host"):
+        await enter(f"mqtt://{host}")

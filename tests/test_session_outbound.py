@@ -215,6 +215,17 @@ def test_a_clean_session_sends_again_as_new_and_confirms_what_was_released() -> 
     assert driver.settled() == [released]
 
 
+def test_a_clean_session_sends_nothing_twice_and_keeps_the_order() -> None:
+    driver = Driver(Limits(exactly_once_window=2), attach=False)
+    driver.attach(clean=True)
+    for _ in range(3):
+        publish(driver, 2)
+    driver.sent()
+    driver.receive(p.PubRec(1))
+    driver.lose()
+    assert ids(driver.attach(clean=True)) == [("PUBLISH", 2), ("PUBLISH", 3)]
+
+
 @pytest.mark.conformance("MQTT-2.3.1-2")
 def test_a_session_of_an_unknown_past_numbers_from_elsewhere() -> None:
     driver = Driver(attach=False)
@@ -377,10 +388,10 @@ def test_pings_are_answered_in_turn() -> None:
     assert driver.sent() == [p.PingReq(), p.PingReq()]
     driver.receive(p.PingResp())
     assert driver.settled() == [first]
-    assert driver.session.awaits_ping
+    assert driver.session.oldest_ping is second
     driver.receive(p.PingResp())
     assert driver.settled() == [second]
-    assert not driver.session.awaits_ping
+    assert driver.session.oldest_ping is None
     assert isinstance(first, Ping)
 
 

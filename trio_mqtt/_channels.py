@@ -15,7 +15,7 @@ import attrs
 import outcome
 import trio
 
-from ._connection import Wakeup
+from ._connection import Bells
 from ._errors import Denied, MQTTError
 from ._packets import Delivery, Message
 from ._session import Session
@@ -59,11 +59,10 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
     and 2 the broker also waits when a number of messages, 1 to some hundreds, is unacknowledged.
     """
 
-    def __init__(self, session: Session, bounds: Buffer, writer: Wakeup, reader: Wakeup) -> None:
+    def __init__(self, session: Session, bounds: Buffer, bells: Bells) -> None:
         self._session = session
         self._bounds = bounds
-        self._writer = writer
-        self._reader = reader
+        self._bells = bells
         self._buffer: deque[Message | Delivery | MQTTError] = deque()
         self._bytes = 0
         self._current: Delivery | None = None
@@ -73,7 +72,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         self._ended = False
         self._taken = 0
         self.stopped = False
-        """Whether the reader waits for room."""
+        """Whether somebody waits until it is low."""
         self.most_messages = 0
         self.most_bytes = 0
         self.given_up = 0
@@ -91,12 +90,16 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """How many bytes of payload wait."""
         return self._bytes
 
-    @property
-    def room(self) -> int:
-        """How many messages may be put in before the reader has to stop; 0 or less: now."""
+    def room(self, batch_bytes: int) -> int:
+        """How many messages may be put in before the reader has to look again; 0 or less: it stops.
+
+        Arguments:
+            batch_bytes: of which size all of them are together, at most.
+        """
         if self._bytes >= self._bounds.bytes:
             return 0
-        return self._bounds.messages - len(self._buffer)
+        room = self._bounds.messages - len(self._buffer)
+        return room if self._bytes + batch_bytes < self._bounds.bytes else min(room, 1)
 
     def put(self, message: Message | Delivery) -> bool:
         """Takes a message in; False when not even the second bound allows it."""
@@ -193,7 +196,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         for entry in buffer:
             if not isinstance(entry, MQTTError):
                 self._give_up(entry)
-        self._reader.set()
+        self._bells.reader.set()
         self._wake()
 
     async def aclose(self) -> None:
@@ -229,22 +232,25 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._waiter = trio.lowlevel.current_task()
-        self._reader.set()
+        self._bells.reader.set()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _take(self) -> Message:
         entry = self._buffer.popleft()
-        if isinstance(entry, MQTTError):
-            raise entry
         if isinstance(entry, Delivery):
             self._current = entry
             entry = entry.message
-        self._bytes -= len(entry.payload)
-        if self.stopped and self._is_low():
-            self._reader.set()
+        if isinstance(entry, Message):
+            self._bytes -= len(entry.payload)
+        if self.stopped and self.is_low:
+            self._bells.reader.set()
+        if isinstance(entry, MQTTError):
+            raise entry
         return entry
 
-    def _is_low(self) -> bool:
+    @property
+    def is_low(self) -> bool:
+        """Whether enough was taken for a reader that stopped to go on."""
         return (
             len(self._buffer) <= self._bounds.messages * LOW_WATER
             and self._bytes <= self._bounds.bytes * LOW_WATER
@@ -252,4 +258,4 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
 
     def _release(self, delivery: Delivery) -> None:
         self._session.release(delivery)
-        self._writer.set()
+        self._bells.writer.set()

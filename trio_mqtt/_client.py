@@ -89,7 +89,7 @@ class Client:
             Down: at QoS 0, there is no connection after a failed attempt.
             ClosedInDoubt: at QoS 1 and 2, the client ended before the confirmation.
         """
-        data = self._check(topic, payload, qos)
+        data = self._check(topic, payload, qos, retain=retain)
         if qos:
             exchange = await self._enqueue(topic, data, qos, retain=retain)
             await exchange.wait()
@@ -99,9 +99,7 @@ class Client:
             await self._wait_for_space()
         self._session.publish_at_most_once(topic, data, retain=retain)
         self._supervisor.queued()
-        self._published += 1
-        if self._published % CHECKPOINT_EVERY == 0:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._give_turn()
 
     def publish_nowait(self, topic: str, payload: p.Payload, *, retain: bool = False) -> None:
         """Hands a message to the connection at QoS 0, or raises.
@@ -112,7 +110,7 @@ class Client:
             Down: there is no connection.
             PendingLimit: its buffer is full.
         """
-        data = self._check(topic, payload, 0)
+        data = self._check(topic, payload, 0, retain=retain)
         self._supervisor.check_open()
         connection = self._supervisor.connection
         if connection is None:
@@ -128,14 +126,17 @@ class Client:
         """Accepts a message at QoS 1 or 2, also while offline, for a transfer with endless retries.
 
         Waits for room, in the order of the calls, where as many as the client was told to accept
-        are unconfirmed. Cancelled, nothing happened.
+        are unconfirmed. It checks for cancellation always, and where there is room it yields to
+        other tasks every 64th time only. Cancelled, nothing happened.
 
         Raises:
             Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
             TypeError: an argument has another type.
         """
-        data = self._check_enqueue(topic, payload, qos)
-        return await self._enqueue(topic, data, qos, retain=retain)
+        data = self._check_enqueue(topic, payload, qos, retain=retain)
+        exchange = await self._enqueue(topic, data, qos, retain=retain)
+        await self._give_turn()
+        return exchange
 
     def enqueue_nowait(
         self, topic: str, payload: p.Payload, *, qos: Literal[1, 2] = 1, retain: bool = False
@@ -147,7 +148,7 @@ class Client:
             TypeError: an argument has another type.
             PendingLimit: too many messages are unconfirmed.
         """
-        data = self._check_enqueue(topic, payload, qos)
+        data = self._check_enqueue(topic, payload, qos, retain=retain)
         self._supervisor.check_open()
         if not self._supervisor.has_room(qos):
             raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
@@ -160,6 +161,12 @@ class Client:
         await self._supervisor.wait_for_room(qos)
         transfer = self._session.publish(topic, data, qos, retain=retain)
         return self._supervisor.follow(transfer)
+
+    async def _give_turn(self) -> None:
+        """Every so often, after a message was accepted, when it is too late for cancellation."""
+        self._published += 1
+        if self._published % CHECKPOINT_EVERY == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def clear_retained(self, topic: str) -> None:
         """Makes the broker forget the message it retains for `topic`, by an empty one at QoS 1.
@@ -189,20 +196,21 @@ class Client:
             if supervisor.connection is None or outbox is None:
                 await supervisor.wait_changed()
             elif unsent or outbox.written < target:
-                await supervisor.demand.park(supervisor.connection.written)
+                await supervisor.wait_progress()
             else:
                 return
 
     async def _wait_for_space(self) -> None:
         while True:
-            connection = await self._supervisor.ready()
-            await self._supervisor.demand.park(connection.space)
+            await self._supervisor.wait_space()
             connection = await self._supervisor.ready()
             if connection.has_space:
                 return
 
-    def _check(self, topic: str, payload: p.Payload, qos: int) -> bytes:
+    def _check(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
         """The payload as it travels, after a look at everything."""
+        if not isinstance(retain, bool):
+            raise TypeError(f"retain is a bool, not {retain!r}")
         if topic not in self._valid_topics:
             require_topic_name(topic)  # [MQTT-3.3.2-2]
             if len(self._valid_topics) >= _CACHED_TOPICS:
@@ -214,12 +222,15 @@ class Client:
             limits = self._supervisor.settings.limits
             if qos and not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
                 raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
-        return p.payload_bytes(payload)
+        data = p.payload_bytes(payload)
+        if len(data) > p.MAX_PAYLOAD_BYTES:
+            p.require_size(topic, data)
+        return data
 
-    def _check_enqueue(self, topic: str, payload: p.Payload, qos: int) -> bytes:
+    def _check_enqueue(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
         if qos == 0:
             raise Denied("nothing is to be confirmed at QoS 0: publish it")
-        return self._check(topic, payload, qos)
+        return self._check(topic, payload, qos, retain=retain)
 
     # Subscribing
 
@@ -317,9 +328,9 @@ class Client:
             SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
         """
         async with self._pinging:
-            connection = await self._supervisor.ready()
+            await self._supervisor.ready()
             began = trio.current_time()
-            await self._answers([connection.ping(self._session)])
+            await self._answers([self._session.ping()])
             return trio.current_time() - began
 
     @property
@@ -382,14 +393,27 @@ class Client:
         await trio.lowlevel.checkpoint()
 
     async def _drain(self) -> None:
-        """Waits for unconfirmed messages, as long as some are confirmed from time to time."""
-        counters = self._session.counters
-        while self._session.unconfirmed:
-            confirmed = counters.confirmed
+        """Waits for unconfirmed messages and unwritten bytes, as long as there is progress."""
+        progress = self._progress()
+        while self._is_draining():
             with trio.move_on_after(self._supervisor.settings.pause_timeout):
-                await self._supervisor.wait_settled()
-            if counters.confirmed == confirmed or self._supervisor.closed:
+                while self._is_draining() and self._progress() == progress:
+                    await self._supervisor.wait_progress()
+            before, progress = progress, self._progress()
+            if before == progress:
                 break
+
+    def _is_draining(self) -> bool:
+        outbox = self._session.outbox
+        return not self._supervisor.is_ending and (
+            self._session.unconfirmed > 0 or (outbox is not None and outbox.backlog > 0)
+        )
+
+    def _progress(self) -> tuple[int, int, int]:
+        """Changes as messages get on, and does not for what keeps the connection alive alone."""
+        counters, outbox = self._session.counters, self._session.outbox
+        more = outbox is not None and outbox.backlog > 0
+        return counters.confirmed, counters.released, self._supervisor.bytes_written if more else 0
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""

@@ -24,8 +24,7 @@ from ._errors import Denied, ProtocolViolation
 from ._topics import topic_name_flaw
 
 PROTOCOL_LEVEL = 4
-MAX_REMAINING_LENGTH = 268_435_455
-"""What four bytes of seven bits can say, 256 MiB less one (section 2.2.3)."""
+MAX_REMAINING_LENGTH = p.MAX_PACKET_BYTES
 
 _CACHED_TOPICS = 1_000
 """Applications use few topics, many times. A cache that is full starts anew, so that it stays small

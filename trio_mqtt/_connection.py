@@ -17,6 +17,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+import attrs
 import outcome
 import trio
 
@@ -32,7 +33,7 @@ from ._errors import (
     UnacceptableProtocolVersion,
 )
 from ._outbox import Outbox
-from ._session import Ping, Session
+from ._session import Session
 
 READ_SIZE = 65_536
 PIECE_SIZE = 65_536
@@ -45,6 +46,9 @@ KEEP_ALIVE_SHARE = 0.75
 LINGER = 2.0
 """Seconds that the broker has to close the connection after DISCONNECT. Closing it before all that
 it sent is read may reset the connection, and with it undo a DISCONNECT that is on its way."""
+
+LOST = (trio.BrokenResourceError, trio.ClosedResourceError, OSError)
+"""How a transport says that it is gone. Closed it may be by the dialer that made it."""
 
 _REFUSALS: dict[int, type[ConnectionRefused]] = {
     refusal.code: refusal
@@ -84,8 +88,26 @@ class Wakeup:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+@attrs.frozen
+class Bells:
+    """What wakes tasks, on all connections of a session."""
+
+    writer: Wakeup
+    """Something may be in the outbox."""
+    reader: Wakeup
+    """The reader that rests may have reason to go on."""
+    progress: trio.lowlevel.ParkingLot
+    """Something was written, or answered."""
+    space: trio.lowlevel.ParkingLot
+    """There is space for messages at QoS 0."""
+
+
 class Connection:
     """A transport with a decoder: see above."""
+
+    _session: Session
+    _bells: Bells
+    _outbox: Outbox
 
     def __init__(self, stream: trio.abc.Stream, decoder: p.Decoder, pause_timeout: float) -> None:
         self._stream = stream
@@ -97,13 +119,9 @@ class Connection:
         self._resting = False
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
-        self.outbox = Outbox()
-        """What `write` writes. After the handshake the session brings its own."""
-        self.written = trio.lowlevel.ParkingLot()
-        """Tasks that wait for the transport to take certain bytes."""
-        self.space = trio.lowlevel.ParkingLot()
-        """Tasks that wait until `has_space`."""
         self.bytes_read = 0
+        self.batch_bytes = 0
+        """How many bytes the latest packets came in, about."""
 
     # Before and after
 
@@ -129,6 +147,12 @@ class Connection:
             raise ProtocolViolation("the broker has a session that was to be clean")
         return answer.session_present
 
+    def attach(self, session: Session, outbox: Outbox, bells: Bells) -> None:
+        """Serves `session` from now on, after the handshake."""
+        self._session = session
+        self._outbox = outbox
+        self._bells = bells
+
     async def disconnect(self, packet: bytes) -> None:
         """Sends DISCONNECT on a connection that has no writer, and waits as `linger` does."""
         await self._send(packet)
@@ -136,14 +160,9 @@ class Connection:
 
     async def linger(self) -> None:
         """After DISCONNECT, waits for the broker to close the connection, and not for long."""
-        with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, OSError):
+        with trio.move_on_after(LINGER), suppress(*LOST):
             while await self._stream.receive_some(READ_SIZE):
                 pass
-
-    def close(self) -> None:
-        """Wakes who waits for it. The stream itself is its opener's to close."""
-        self.written.unpark_all()
-        self.space.unpark_all()
 
     # The reader
 
@@ -169,15 +188,16 @@ class Connection:
         finally:
             self._resting = False
 
-    async def receive(self, session: Session) -> Sequence[p.Inbound]:
+    async def receive(self) -> Sequence[p.Inbound]:
         """The next packets, at least one.
 
         Raises:
             ConnectionLost: the broker closed the connection, or sent what it must not.
         """
         packets, self._ahead = self._ahead, ()
+        self.batch_bytes = 0
         while not packets:
-            if self._decoder.partial or session.awaits_ping:
+            if self._decoder.partial or self._awaits_ping():
                 self._owed()
             elif self._read_scope.deadline != math.inf:
                 self._read_scope.deadline = math.inf
@@ -189,13 +209,19 @@ class Connection:
             raise self._decoder.violation
         try:
             data = await self._stream.receive_some(READ_SIZE)
-        except (trio.BrokenResourceError, OSError) as error:
-            raise ConnectionLost(f"the connection broke: {error!r}") from error
+        except LOST as error:
+            raise ConnectionLost(f"the connection broke: {describe(error)}") from error
         if not data:
             raise ConnectionLost("the broker closed the connection")
         self._last_read = trio.current_time()
         self.bytes_read += len(data)
+        self.batch_bytes += len(data)
         return self._decoder.feed(bytes(data))
+
+    def _awaits_ping(self) -> bool:
+        """Whether the broker has a PINGREQ to answer: one that is written."""
+        ping = self._session.oldest_ping
+        return ping is not None and ping.end <= self._outbox.written
 
     def _owed(self) -> None:
         """A byte is due within `pause_timeout` from now."""
@@ -203,39 +229,45 @@ class Connection:
 
     # The writer
 
-    async def write(self, wakeup: Wakeup) -> None:
+    async def write(self) -> None:
         """Writes what is in the outbox, until that was closed and everything is written.
 
         Raises:
             ConnectionLost: the transport broke, or took nothing for `pause_timeout` seconds.
         """
-        outbox = self.outbox
+        outbox = self._outbox
         while True:
             packets = outbox.take()
             if packets:
-                await self._write(outbox, packets)
+                for piece in _pieces(packets):
+                    await self._write(piece)
             elif outbox.closed:
                 return
             else:
-                await wakeup.wait()
+                await self._bells.writer.wait()
 
-    async def _write(self, outbox: Outbox, packets: list[bytes]) -> None:
-        for piece in _pieces(packets):
-            outbox.begun += len(piece)
-            await self._send(piece)
-            outbox.written += len(piece)
-            if self.written:
-                self.written.unpark_all()
-            if self.space and self.has_space:
-                self.space.unpark_all()
+    async def _write(self, piece: bytes | memoryview) -> None:
+        outbox, bells = self._outbox, self._bells
+        await trio.lowlevel.checkpoint_if_cancelled()  # it has not begun if cancelled here
+        outbox.begun += len(piece)
+        if self._resting:
+            bells.reader.set()  # for it to see whether this write is blocked
+        await self._send(piece)
+        outbox.written += len(piece)
+        if self._read_scope.deadline == math.inf and not self._resting and self._awaits_ping():
+            self._owed()
+        if bells.progress:
+            bells.progress.unpark_all()
+        if bells.space and self.has_space:
+            bells.space.unpark_all()
 
     async def _send(self, piece: bytes | memoryview) -> None:
         self._writing_since = trio.current_time()
         with trio.move_on_after(self._pause_timeout) as scope:
             try:
                 await self._stream.send_all(piece)
-            except (trio.BrokenResourceError, OSError) as error:
-                raise ConnectionLost(f"the connection broke: {error!r}") from error
+            except LOST as error:
+                raise ConnectionLost(f"the connection broke: {describe(error)}") from error
         if scope.cancelled_caught:
             raise ConnectionLost(f"nothing could be written for {self._pause_timeout} s")
         self._writing_since = math.inf
@@ -244,12 +276,12 @@ class Connection:
     @property
     def has_space(self) -> bool:
         """Whether another message at QoS 0 may be queued."""
-        return self.outbox.backlog < SEND_BUFFER
+        return self._outbox.backlog < SEND_BUFFER
 
     @property
     def is_full(self) -> bool:
         """Whether it may not, or others wait for it already."""
-        return bool(self.space) or not self.has_space
+        return bool(self._bells.space) or not self.has_space
 
     @property
     def writing_since(self) -> float:
@@ -258,32 +290,31 @@ class Connection:
 
     # Keep-alive
 
-    async def keep_alive(self, session: Session, wakeup: Wakeup, interval: float) -> NoReturn:
+    async def keep_alive(self, interval: float) -> NoReturn:
         """Sends PINGREQ before `interval` seconds pass without a packet [MQTT-3.1.2-23].
 
         Also before as many pass without a byte from the broker: a connection that is dead swallows
         what is written for a long time.
         """
+        session = self._session
         patience = interval * KEEP_ALIVE_SHARE
         pinged = -math.inf
         while True:
             quiet = self._last_written
-            if not (self._resting or session.awaits_ping):
+            if not (self._resting or session.oldest_ping):
                 quiet = min(quiet, self._last_read)
             due = max(quiet, pinged) + patience
             if due > trio.current_time():
                 await trio.sleep_until(due)
             else:
                 pinged = trio.current_time()
-                self.ping(session)
-                wakeup.set()
+                session.ping()
+                self._bells.writer.set()
 
-    def ping(self, session: Session) -> Ping:
-        """Queues PINGREQ, and expects a byte in answer."""
-        ping = session.ping()
-        if not self._resting and self._read_scope.deadline == math.inf:
-            self._owed()
-        return ping
+
+def describe(error: BaseException) -> str:
+    """What a transport said, or what it raised where it said nothing."""
+    return str(error) or type(error).__name__
 
 
 def _pieces(packets: list[bytes]) -> Iterator[bytes | memoryview]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import trio
 
 from . import _packets as p
-from ._connection import Connection
+from ._connection import LOST, Connection, describe
 from ._errors import ConnectionLost, Down
 from ._settings import Settings, check_credentials
 
@@ -72,8 +72,8 @@ class Connector:
         with trio.move_on_after(pause):
             try:
                 return await _unprotected(self._settings.broker.dial)
-            except (OSError, trio.BrokenResourceError) as error:
-                raise Down(f"cannot connect to {name}: {error}") from error
+            except LOST as error:
+                raise Down(f"cannot connect to {name}: {describe(error)}") from error
         raise Down(f"cannot connect to {name} within {pause} s")
 
     async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:

@@ -35,6 +35,8 @@ class Demand:
             await lot.park()
         finally:
             self._count -= 1
+            if not self._count:
+                self._reader.set()
 
 
 class Answer:

@@ -25,6 +25,12 @@ Payload: TypeAlias = bytes | bytearray | memoryview | str
 MAX_TOPIC_FILTERS = 8
 """How many go into one SUBSCRIBE: clouds close the connection on more."""
 
+MAX_PACKET_BYTES = 268_435_455
+"""Of variable header and payload: what four bytes of seven bits can say (section 2.2.3)."""
+
+MAX_PAYLOAD_BYTES = MAX_PACKET_BYTES - 2 - 65_535 - 2
+"""A payload that fits behind any topic."""
+
 FAILED = 0x80
 """The return code of a topic filter that the broker failed (section 3.9.3)."""
 
@@ -46,6 +52,13 @@ def payload_bytes(payload: Payload) -> bytes:
     if isinstance(payload, (bytearray, memoryview)):
         return bytes(payload)
     raise TypeError(f"a payload is bytes-like or a str, not {type(payload).__name__}")
+
+
+def require_size(topic: str, payload: bytes) -> None:
+    """Raises `Denied` unless they fit into one PUBLISH, at any QoS."""
+    size = 2 + len(topic.encode()) + 2 + len(payload)
+    if size > MAX_PACKET_BYTES:
+        raise Denied(f"the message takes {size} bytes, of {MAX_PACKET_BYTES} at most")
 
 
 def require_qos(qos: object) -> None:
@@ -91,6 +104,8 @@ class Will:
     def __attrs_post_init__(self) -> None:
         require_topic_name(self.topic)  # [MQTT-3.1.3-10]
         require_qos(self.qos)  # [MQTT-3.1.2-14]
+        if not isinstance(self.retain, bool):
+            raise TypeError(f"retain is a bool, not {self.retain!r}")
         if len(self.payload) > 65_535:  # it travels behind a length of two bytes (section 3.1.3.3)
             raise Denied(f"the Will's payload takes {len(self.payload)} bytes, of 65,535 at most")
 

@@ -99,6 +99,8 @@ class Counters:
     """What a session counts."""
 
     confirmed: int = 0
+    released: int = 0
+    """Messages at QoS 2 that the broker took, by PUBREC."""
     published_at_most_once: int = 0
     downgrades: int = 0
     """Messages at QoS 2 that the broker confirmed as if they were at QoS 1."""
@@ -167,14 +169,15 @@ class Session:
         if not present:
             self._deliveries.session_lost()
         self._restore_subscriptions(present=present)
-        if clean:
-            self._confirm_released()
-        for transfer in self._released.values():  # [MQTT-4.6.0-4]
-            transfer.sent_as(self._codec.encode_ack(p.PubRel, transfer.packet_id), outbox)
+        if not clean:
+            for transfer in self._released.values():  # [MQTT-4.6.0-4]
+                transfer.sent_as(self._codec.encode_ack(p.PubRel, transfer.packet_id), outbox)
         for transfer in self._published.values():  # [MQTT-4.6.0-1]
             duplicate = transfer.attempted and not clean  # [MQTT-3.3.1-1]
             packet = transfer.packet
             transfer.sent_as(self._codec.as_duplicate(packet) if duplicate else packet, outbox)
+        if clean:
+            self._confirm_released()
         self._fill_window(1)
         self._fill_window(2)
         return outbox
@@ -307,9 +310,9 @@ class Session:
         return ping
 
     @property
-    def awaits_ping(self) -> bool:
-        """Whether a PINGREQ is unanswered."""
-        return bool(self._pings)
+    def oldest_ping(self) -> Ping | None:
+        """The PINGREQ that is to be answered next."""
+        return self._pings[0] if self._pings else None
 
     def _submit(self, packet_id: int, request: Request) -> None:
         self._outstanding[packet_id] = request
@@ -408,6 +411,7 @@ class Session:
             self._released[transfer.packet_id] = transfer
             transfer.stage = Stage.RELEASED
             transfer.packet = b""
+            self.counters.released += 1
         transfer.sent_as(pubrel, self._attached)
 
     def _on_pubcomp(self, answer: p.PubComp) -> None:

@@ -18,7 +18,7 @@ import trio
 from . import _packets as p
 from ._backoff import Backoff
 from ._channels import MessageChannel
-from ._connection import Connection, Wakeup
+from ._connection import Bells, Connection, Wakeup
 from ._connector import Connector
 from ._errors import (
     ClientClosed,
@@ -37,9 +37,9 @@ from ._settings import Settings
 
 logger = logging.getLogger("trio_mqtt")
 
-MOST_QUEUED_PACKETS = 200_000
-"""More than all windows together, so that only answers to a broker that sends without reading get
-there."""
+MOST_QUEUED_PACKETS = 400_000
+"""More than all windows and the smallest messages at QoS 0 come to, so that only answers to a
+broker that sends without reading get there."""
 BLOCKED_AFTER = 0.2
 """Seconds that a write may take before the reader, though stopped, goes on for its sake: a broker
 may be waiting for us to read before it reads."""
@@ -52,10 +52,10 @@ class Supervisor:
         self.settings = settings
         self.session = Session(codec, settings.limits)
         self.connector = Connector(settings, codec)
-        self._writer = Wakeup()
-        self._reader = Wakeup()
-        self.demand = Demand(self._reader)
-        self.channel = MessageChannel(self.session, settings.buffer, self._writer, self._reader)
+        lot = trio.lowlevel.ParkingLot
+        self.bells = Bells(writer=Wakeup(), reader=Wakeup(), progress=lot(), space=lot())
+        self.demand = Demand(self.bells.reader)
+        self.channel = MessageChannel(self.session, settings.buffer, self.bells)
         self._answers: dict[Pending, Answer] = {}
         self._random = random.Random()  # noqa: S311, not for secrets
 
@@ -64,10 +64,11 @@ class Supervisor:
         """Why the latest attempt failed; None while one is under way or has succeeded."""
         self.closed = False
         self._changed = trio.lowlevel.ParkingLot()
-        self._settled = trio.lowlevel.ParkingLot()
         self._rooms = {1: _Room(), 2: _Room()}
         self._scope = trio.CancelScope(shield=True)
         """Only `close` ends the task: `open_client` calls it on every way out."""
+        self._overflow = trio.Event()
+        """Whether messages on this connection were given back to the broker."""
         self._disconnecting = False
         self.session_present = False
         self.connects = 0
@@ -122,20 +123,22 @@ class Supervisor:
         """
         settings, session = self.settings, self.session
         began = trio.current_time()
-        connection.outbox = outbox = session.attach(
+        outbox = session.attach(
             clean=not settings.keep_session,
             present=present,
             restart_at=self._random.randrange(1, MAX_PACKET_ID + 1),
         )
+        connection.attach(session, outbox, self.bells)
         self._go_online(connection, present=present)
         tasks: list[Callable[[], Awaitable[None]]] = [
             partial(self._read, connection),
-            partial(connection.write, self._writer),
+            connection.write,
+            self._end_overflow,
         ]
         if settings.keep_alive:
-            keep_alive = connection.keep_alive
-            tasks.append(partial(keep_alive, session, self._writer, settings.keep_alive))
+            tasks.append(partial(connection.keep_alive, settings.keep_alive))
         reason = "the client was closed"
+        self._overflow = trio.Event()
         try:
             self._hand_on()  # attaching may settle requests
             await _until_one_ends(tasks)
@@ -153,17 +156,17 @@ class Supervisor:
     async def _read(self, connection: Connection) -> None:
         with connection.reading():
             while True:
-                packets = iter(await connection.receive(self.session))
+                packets = iter(await connection.receive())
                 while not await self._take_in(packets, connection):
                     pass
 
     async def _take_in(self, packets: Iterator[p.Inbound], connection: Connection) -> bool:
         """Takes in as many packets as there is room for; true when that was all of them."""
-        room = self.channel.room
-        if room <= 0:
+        room = self.channel.room(connection.batch_bytes)
+        if room <= 0 and not self._overflow.is_set():
             room = await self._wait_for_room(connection)
         try:
-            return self.session.receive(packets, room)
+            return self.session.receive(packets, max(room, 1))
         finally:
             self._hand_on()
 
@@ -173,16 +176,16 @@ class Supervisor:
         channel.stopped = True
         try:
             with connection.resting():
-                while channel.room <= 0:
+                while (room := channel.room(connection.batch_bytes)) <= 0:
                     blocked_at = connection.writing_since + BLOCKED_AFTER
                     if self.demand or trio.current_time() >= blocked_at:
                         await trio.lowlevel.checkpoint()  # the application may have its turn
                         break
                     with trio.CancelScope(deadline=blocked_at):
-                        await self._reader.wait()
+                        await self.bells.reader.wait()
         finally:
             channel.stopped = False
-        return max(channel.room, 1)
+        return room
 
     def _hand_on(self) -> None:
         """Hands on what the session took in, and has what it answered written.
@@ -193,20 +196,16 @@ class Supervisor:
         session = self.session
         if session.settled:
             self._hand_on_answers()
-        overflow = False
         if session.arrived:
             arrived, session.arrived = session.arrived, []
             self.received += len(arrived)
             for message in arrived:
-                if not self.channel.put(message):
-                    overflow |= self._give_up(message)
+                self._put(message)
         outbox = session.outbox
         if outbox:
-            self._writer.set()
+            self.bells.writer.set()
             if len(outbox) > MOST_QUEUED_PACKETS:
                 raise ConnectionLost("the broker sends and does not read")
-        if overflow:
-            raise ConnectionLost("closed, as the application does not take its messages")
 
     def _hand_on_answers(self) -> None:
         session = self.session
@@ -217,18 +216,38 @@ class Supervisor:
             answer = self._answers.pop(pending, None)
             if answer is not None:
                 answer.settle(None)
-        self._settled.unpark_all()
+        self.bells.progress.unpark_all()
         if session.refused:
             refused, session.refused = tuple(session.refused), []
             self.channel.put_error(SubscribeError(refused))
 
-    def _give_up(self, message: p.Message | p.Delivery) -> bool:
-        """There is no room for it. True if the broker has to be given it back."""
-        if isinstance(message, p.Delivery):
+    def _put(self, message: p.Message | p.Delivery) -> None:
+        """Puts it where the application finds it, or else gives it up or back."""
+        if isinstance(message, p.Message):
+            if not self.channel.put(message):
+                self.channel.given_up += 1
+        elif self._overflow.is_set() or not self.channel.put(message):
+            # It stays unanswered, and with it all that follow: the broker will send them again.
             self.session.give_back(message)
-            return True
-        self.channel.given_up += 1
-        return False
+            self._overflow.set()
+
+    async def _end_overflow(self) -> None:
+        """Waits until messages had to be given back to the broker, and then for an end of it.
+
+        While somebody awaits an answer this connection is the one where it comes: a new one would
+        begin with the same messages. So it ends when nobody does, or when there is room again.
+
+        Raises:
+            ConnectionLost: for the broker to send the messages again.
+        """
+        await self._overflow.wait()
+        self.channel.stopped = True
+        try:
+            while self.demand and not self.channel.is_low:
+                await self.bells.reader.wait()
+        finally:
+            self.channel.stopped = False
+        raise ConnectionLost("closed, as the application did not take its messages")
 
     # States
 
@@ -236,7 +255,7 @@ class Supervisor:
         self.connection = connection
         self.session_present = present
         self.connects += 1
-        self._writer.set()
+        self.bells.writer.set()
         logger.info("connected to %s, session present: %s", self.settings.broker.name, present)
         self._changed.unpark_all()
 
@@ -252,7 +271,8 @@ class Supervisor:
                 answer = self._answers.pop(pending, None)
                 if answer is not None:
                     answer.settle(self._final(error) if self.is_ending else error)
-        connection.close()
+        self.bells.space.unpark_all()
+        self.bells.progress.unpark_all()
         if not self.is_ending:
             logger.warning("connection to %s lost: %s", self.settings.broker.name, reason)
         self._changed.unpark_all()
@@ -282,7 +302,8 @@ class Supervisor:
         for room in self._rooms.values():
             room.waiting.unpark_all()
         self.channel.end()
-        self._settled.unpark_all()
+        self.bells.space.unpark_all()
+        self.bells.progress.unpark_all()
         self._changed.unpark_all()
 
     def close(self) -> None:
@@ -296,19 +317,19 @@ class Supervisor:
             self._scope.cancel()
         else:
             self.session.disconnect()
-            self._writer.set()
+            self.bells.writer.set()
 
     # For the client
 
     def queued(self) -> None:
         """Something may be in the outbox: has it written."""
-        self._writer.set()
+        self.bells.writer.set()
 
     def expect(self, pending: Pending) -> Answer:
         """The answer to a request, which has been queued just now."""
         answer = Answer(self.demand)
         self._answers[pending] = answer
-        self._writer.set()
+        self.bells.writer.set()
         return answer
 
     def forget(self, pending: Pending) -> None:
@@ -319,7 +340,7 @@ class Supervisor:
         """The exchange of a message, which has been accepted just now."""
         exchange = Exchange(self.demand)
         self._answers[transfer] = exchange
-        self._writer.set()
+        self.bells.writer.set()
         return exchange
 
     async def ready(self) -> Connection:
@@ -378,10 +399,14 @@ class Supervisor:
         while not self.closed:
             await self._changed.park()
 
-    async def wait_settled(self) -> None:
-        """Waits until a request of any kind is answered, or the client is closed."""
+    async def wait_progress(self) -> None:
+        """Waits until something is answered or written, or the client is closed."""
         if not self.closed:
-            await self.demand.park(self._settled)
+            await self.demand.park(self.bells.progress)
+
+    async def wait_space(self) -> None:
+        """Waits until the connection may have space for messages at QoS 0, or is gone."""
+        await self.demand.park(self.bells.space)
 
     async def wait_changed(self) -> None:
         """Waits until the connection comes or goes, or the client is closed."""

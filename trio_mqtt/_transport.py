@@ -59,9 +59,16 @@ def _parse(url: str) -> Broker:
     except ValueError as error:
         raise Denied(f"{where!r} has a bad port") from error
     host = parts.hostname
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise Denied(f"{where!r} is no name of a host: {error}") from error
 
     async def dial() -> trio.abc.Stream:
-        return await trio.open_tcp_stream(host, port)
+        try:
+            return await trio.open_tcp_stream(host, port)
+        except UnicodeError as error:  # Trio's rules for names are stricter
+            raise OSError(f"{host!r} is no name of a host: {error}") from error
 
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
