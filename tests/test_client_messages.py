@@ -54,6 +54,36 @@ async def test_leaving_cleanly_acknowledges_the_last_one(
     assert await link.next() is None
 
 
+async def test_disconnecting_acknowledges_what_the_calling_task_has(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer) as client:
+        link = await scripted.accepted()
+        await link.send(publish(1))
+        await client.messages.receive()
+        await client.disconnect()
+    assert await link.next() == p.PubAck(1)
+    assert await link.next() == p.Disconnect()
+
+
+async def test_disconnecting_does_not_acknowledge_what_another_task_has(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer) as client, trio.open_nursery() as nursery:
+        link = await scripted.accepted()
+        await link.send(publish(1))
+
+        async def consume() -> None:
+            await client.messages.receive()
+            await trio.sleep_forever()
+
+        nursery.start_soon(consume)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.disconnect()
+        nursery.cancel_scope.cancel()
+    assert await link.next() == p.Disconnect()
+
+
 async def test_leaving_by_an_exception_leaves_it_unacknowledged(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:

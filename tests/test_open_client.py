@@ -631,6 +631,20 @@ async def test_aclose_ends_everything_at_once(
         assert not isinstance(packet, p.Disconnect)
 
 
+async def test_each_waiter_gets_an_exception_of_its_own(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer) as client:
+        exchange = await client.enqueue("t", b"")
+        await client.aclose()
+    errors: list[BaseException] = []
+    for _ in range(3):
+        with pytest.raises(trio_mqtt.ClosedInDoubt) as caught:
+            await exchange.wait()
+        errors.append(caught.value)
+    assert len(set(map(id, errors))) == 3
+
+
 async def test_after_the_end_every_call_raises_client_closed(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:

@@ -67,6 +67,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         self._bytes = 0
         self._current: Delivery | None = None
         """What the application has, unacknowledged."""
+        self._holder: trio.lowlevel.Task | None = None
+        """Which task has it."""
         self._waiter: trio.lowlevel.Task | None = None
         self._closed = False
         self._ended = False
@@ -182,7 +184,13 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """Acknowledges the message received last, before the next one is asked for."""
         if self._current is not None:
             current, self._current = self._current, None
+            self._holder = None
             self._release(current)
+
+    def acknowledge_own(self) -> None:
+        """The same, unless another task has it, which may be in the middle of it."""
+        if self._holder is trio.lowlevel.current_task():
+            self.acknowledge()
 
     def close(self) -> None:
         """Acknowledges and discards what is buffered, and whatever comes later.
@@ -239,6 +247,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         entry = self._buffer.popleft()
         if isinstance(entry, Delivery):
             self._current = entry
+            self._holder = trio.lowlevel.current_task()
             entry = entry.message
         if isinstance(entry, Message):
             self._bytes -= len(entry.payload)

@@ -354,9 +354,10 @@ class Client:
     async def disconnect(self, *, discard: bool = False) -> None:
         """Ends the client as leaving ``async with`` does: the broker discards the Will.
 
-        First it waits for unconfirmed messages, as long as confirmations come within
-        `pause_timeout`; that can be cancelled, and then the client is still open. What follows
-        cannot, and takes `pause_timeout` or 10 seconds at most, and with `discard` twice as long.
+        First it waits for unconfirmed messages and unwritten bytes, as long as there is progress
+        within `pause_timeout`; that can be cancelled, and then the client is still open. What
+        follows cannot, acknowledges the message that the calling task has, and takes `pause_timeout`
+        or 10 seconds at most, with `discard` twice as long.
 
         Arguments:
             discard: also deletes the session at the broker, over a connection of its own.
@@ -368,7 +369,7 @@ class Client:
         supervisor = self._supervisor
         supervisor.check_open()
         await self._drain()
-        self.messages.acknowledge()
+        self.messages.acknowledge_own()
         most = min(supervisor.settings.pause_timeout, DISCONNECT_MOST)
         with trio.CancelScope(shield=True):
             supervisor.disconnect()

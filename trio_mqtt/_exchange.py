@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 
 import trio
@@ -66,8 +67,11 @@ class Answer:
             await trio.lowlevel.checkpoint()
         while not self._settled:
             await self._change()
+        self._check()
+
+    def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error)  # one for each waiter, whose traceback it gets
 
     async def _change(self) -> None:
         if self._waiters is None:
@@ -127,8 +131,7 @@ class Exchange(Answer):
             await self._change()
         if self._interruptions:
             return self._interruptions.popleft()
-        if self._error is not None:
-            raise self._error
+        self._check()
         raise StopAsyncIteration
 
     def interrupt(self, interruption: InDoubt) -> None:

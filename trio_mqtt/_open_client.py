@@ -149,6 +149,7 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
                     await supervisor.ready()
                 yield client
                 if not supervisor.is_ending:
+                    client.messages.acknowledge()  # whichever task of the body had it, it has ended
                     await client.disconnect()
             except BaseException as error:  # noqa: BLE001, raised below
                 errors.append(error)
