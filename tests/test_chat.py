@@ -200,13 +200,20 @@ async def test_signal_at_a_terminal() -> None:
 
 
 async def test_offline() -> None:
+    refused = trio.Event()
+
+    def notice(_: str, packet: p.Packet) -> None:
+        if isinstance(packet, p.ConnAck) and packet.return_code:
+            refused.set()
+
     async with (
-        open_broker() as broker,
+        open_broker(answer=notice) as broker,
         chatting(await broker.listen() + "/test", "--user", "alice") as alice,
     ):
         await alice.errors.wait_for("joined")
         broker.refuse(3)
         broker.disconnect_all()
+        await refused.wait()  # before that she may not know that the connection is gone
         await alice.type("Anybody?")
         await alice.errors.wait_for("not sent: ")
         await alice.end_input()

@@ -356,8 +356,8 @@ class Client:
 
         First it waits for unconfirmed messages and unwritten bytes, as long as there is progress
         within `pause_timeout`; that can be cancelled, and then the client is still open. What
-        follows cannot, acknowledges the message that the calling task has, and takes `pause_timeout`
-        or 10 seconds at most, with `discard` twice as long.
+        follows cannot, acknowledges the message that the calling task has, and takes at most
+        `pause_timeout` or 10 seconds, with `discard` twice as long.
 
         Arguments:
             discard: also deletes the session at the broker, over a connection of its own.
