@@ -214,21 +214,29 @@ async def test_closing_wakes_who_waits(scripted: ScriptedBroker, autojump_clock:
         client.messages.close()
 
 
-async def test_an_exception_in_its_with_leaves_the_message_unacknowledged(
-    scripted: ScriptedBroker, autojump_clock: MockClock
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_an_exception_in_its_with_leaves_the_message_to_whoever_asks_next(
+    scripted: ScriptedBroker, autojump_clock: MockClock, is_async: bool
 ) -> None:
     async with open_client(scripted.dialer) as client:
         link = await scripted.accepted()
-        await link.send(publish(1), publish(2))
+        await link.send(publish(1, b"1"), publish(2, b"2", qos=2), publish(3, b"3"))
 
         async def fail() -> None:
+            if is_async:
+                async with client.messages:
+                    await client.messages.receive()
+                    raise KeyError
             with client.messages:
                 await client.messages.receive()
                 raise KeyError
 
         with pytest.raises(KeyError):
             await fail()
-    assert await link.next() == p.Disconnect()  # 2 may not overtake 1
+        got = [(await client.messages.receive()).payload for _ in range(3)]
+        assert got == [b"1", b"2", b"3"]
+        assert [await link.next() for _ in range(2)] == [p.PubAck(1), p.PubRec(2)]
+        assert client.statistics().given_up == 0
 
 
 async def test_the_end_of_the_client_ends_the_iteration(

@@ -22,6 +22,7 @@ LAYERS = [
     "_transport",
     "_connection",
     "_exchange",
+    "_inbox",
     "_channels",
     "_settings",
     "_backoff",

@@ -9,7 +9,7 @@
             print(message.topic, message.payload)
 """
 
-from ._channels import Buffer, MessageChannel
+from ._channels import MessageChannel
 from ._client import Client, Statistics
 from ._errors import (
     BadCredentials,
@@ -33,6 +33,7 @@ from ._errors import (
     UnacceptableProtocolVersion,
 )
 from ._exchange import Exchange
+from ._inbox import Buffer
 from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
 from ._transport import Dialer

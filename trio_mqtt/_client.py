@@ -65,9 +65,15 @@ class Client:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._session = supervisor.session
+        self._messages = MessageChannel(supervisor.inbox)
         self._pinging = trio.Lock()
         self._published = 0
         self._valid_topics: set[str] = set()
+
+    def __repr__(self) -> str:
+        settings = self._supervisor.settings
+        state = "closed" if self._supervisor.closed else "online" if self.online else "offline"
+        return f"<Client {settings.client_id!r} of {settings.broker.name}: {state}>"
 
     # Publishing
 
@@ -314,7 +320,7 @@ class Client:
     @property
     def messages(self) -> MessageChannel:
         """The messages that arrive, each acknowledged when the next one is asked for."""
-        return self._supervisor.channel
+        return self._messages
 
     # The connection
 
@@ -375,8 +381,7 @@ class Client:
             supervisor.disconnect()
             with trio.move_on_after(most):
                 await supervisor.wait_closed()
-            supervisor.close()
-            await supervisor.wait_closed()  # takes no time: nothing else is waited for
+            await self._close()
             if discard:
                 with trio.move_on_after(most) as scope:
                     await supervisor.connector.discard()
@@ -388,10 +393,16 @@ class Client:
 
         Unconfirmed exchanges raise `ClosedInDoubt`. Closing a client that is closed does nothing.
         """
-        self._supervisor.close()
-        with trio.CancelScope(shield=True):  # takes no time: nothing else is waited for
-            await self._supervisor.wait_closed()
+        await self._close()
         await trio.lowlevel.checkpoint()
+
+    async def _close(self) -> None:
+        """Takes no time, unless a dialer of the application shields itself from cancellation."""
+        self._supervisor.close()
+        with trio.move_on_after(DISCONNECT_MOST) as scope:
+            scope.shield = True
+            await self._supervisor.wait_closed()
+        self._supervisor.end()
 
     async def _drain(self) -> None:
         """Waits for unconfirmed messages and unwritten bytes, as long as there is progress."""
@@ -418,7 +429,11 @@ class Client:
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""
-        supervisor, counters, channel = self._supervisor, self._session.counters, self.messages
+        supervisor, counters, inbox = (
+            self._supervisor,
+            self._session.counters,
+            self._supervisor.inbox,
+        )
         return Statistics(
             connects=supervisor.connects,
             bytes_read=supervisor.bytes_read,
@@ -429,10 +444,10 @@ class Client:
             downgrades=counters.downgrades,
             received=supervisor.received,
             repeated=self._session.repeated,
-            given_up=channel.given_up,
+            given_up=inbox.given_up,
             unmatched_answers=counters.unmatched_answers,
-            buffered_messages=channel.messages,
-            buffered_bytes=channel.bytes,
-            most_buffered_messages=channel.most_messages,
-            most_buffered_bytes=channel.most_bytes,
+            buffered_messages=len(inbox),
+            buffered_bytes=inbox.payload_bytes,
+            most_buffered_messages=inbox.most_messages,
+            most_buffered_bytes=inbox.most_bytes,
         )

@@ -1,6 +1,6 @@
 """One network connection: handshake, the only reader, the only writer, keep-alive.
 
-Three tasks use a connection, and each does one thing. The reader calls `receive`, inside `reading`.
+Three tasks use a connection, and each does one thing. The reader calls `receive`.
 The writer runs `write`, and nobody else ever touches the sending side: a `send_all` that is
 cancelled leaves half a packet, so it is cancelled only together with the connection. The third runs
 `keep_alive`. Whatever ends the connection is raised as `ConnectionLost` in one of the three.
@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from typing import NoReturn
 
 import attrs
-import outcome
 import trio
 
 from . import _packets as p
@@ -73,7 +72,7 @@ class Wakeup:
         if self._task is None:
             self._due = True
         else:
-            trio.lowlevel.reschedule(self._task, outcome.Value(None))
+            trio.lowlevel.reschedule(self._task)
             self._task = None
 
     async def wait(self) -> None:
@@ -116,6 +115,8 @@ class Connection:
         self._ahead: Sequence[p.Inbound] = ()
         """What arrived together with CONNACK."""
         self._read_scope = trio.CancelScope()
+        self._due = math.inf
+        """When the next byte has to be here, in Trio's time."""
         self._resting = False
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
@@ -133,11 +134,10 @@ class Connection:
             ConnectionLost: it did not answer in time, closed the connection, or answered what it
                 must not.
         """
-        with self.reading():
-            await self._send(connect)
-            while not self._ahead:
-                self._owed()
-                self._ahead = await self._read()
+        await self._send(connect)
+        while not self._ahead:
+            self._owed()
+            self._ahead = await self._read()
         answer, *self._ahead = self._ahead
         if not isinstance(answer, p.ConnAck):  # [MQTT-3.2.0-1]
             raise ProtocolViolation(f"{type(answer).__name__} in the place of CONNACK")
@@ -167,22 +167,10 @@ class Connection:
     # The reader
 
     @contextmanager
-    def reading(self) -> Generator[None, None, None]:
-        """Surrounds the reader, to end it when the broker makes no progress.
-
-        Raises:
-            ConnectionLost: no byte came in `pause_timeout` seconds, and one was due.
-        """
-        with trio.CancelScope() as self._read_scope:
-            yield
-        if self._read_scope.cancelled_caught:
-            raise ConnectionLost(f"nothing came for {self._pause_timeout} s while a byte was due")
-
-    @contextmanager
     def resting(self) -> Generator[None, None, None]:
         """Surrounds the reader's waiting for the application, while nothing is due."""
         self._resting = True
-        self._read_scope.deadline = math.inf
+        self._due = math.inf
         try:
             yield
         finally:
@@ -199,18 +187,23 @@ class Connection:
         while not packets:
             if self._decoder.partial or self._awaits_ping():
                 self._owed()
-            elif self._read_scope.deadline != math.inf:
-                self._read_scope.deadline = math.inf
+            else:
+                self._due = math.inf
             packets = await self._read()
         return packets
 
     async def _read(self) -> Sequence[p.Inbound]:
         if self._decoder.violation is not None:
             raise self._decoder.violation
-        try:
-            data = await self._stream.receive_some(READ_SIZE)
-        except LOST as error:
-            raise ConnectionLost(f"the connection broke: {describe(error)}") from error
+        # A scope for each read, so that a deadline that passed together with the arrival of bytes,
+        # as it may when the application was slow, ends nothing.
+        with trio.CancelScope(deadline=self._due) as self._read_scope:
+            try:
+                data = await self._stream.receive_some(READ_SIZE)
+            except LOST as error:
+                raise ConnectionLost(f"the connection broke: {describe(error)}") from error
+        if self._read_scope.cancelled_caught:
+            raise ConnectionLost(f"nothing came for {self._pause_timeout} s while a byte was due")
         if not data:
             raise ConnectionLost("the broker closed the connection")
         self._last_read = trio.current_time()
@@ -225,7 +218,7 @@ class Connection:
 
     def _owed(self) -> None:
         """A byte is due within `pause_timeout` from now."""
-        self._read_scope.deadline = trio.current_time() + self._pause_timeout
+        self._due = self._read_scope.deadline = trio.current_time() + self._pause_timeout
 
     # The writer
 
@@ -254,7 +247,7 @@ class Connection:
             bells.reader.set()  # for it to see whether this write is blocked
         await self._send(piece)
         outbox.written += len(piece)
-        if self._read_scope.deadline == math.inf and not self._resting and self._awaits_ping():
+        if self._due == math.inf and not self._resting and self._awaits_ping():
             self._owed()
         if bells.progress:
             bells.progress.unpark_all()

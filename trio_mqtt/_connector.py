@@ -73,20 +73,38 @@ class Connector:
             try:
                 return await _unprotected(self._settings.broker.dial)
             except LOST as error:
-                raise Down(f"cannot connect to {name}: {describe(error)}") from error
+                raise Down(f"cannot connect to {name}: {_reasons(error)}") from error
         raise Down(f"cannot connect to {name} within {pause} s")
 
     async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:
         settings = self._settings
         username, password = settings.username, settings.password
-        if callable(username):
-            username = await _unprotected(username)
-        if callable(password):
-            password = await _unprotected(password)
+        with trio.move_on_after(settings.pause_timeout) as scope:
+            try:
+                if callable(username):
+                    username = await _unprotected(username)
+                if callable(password):
+                    password = await _unprotected(password)
+            except OSError as error:
+                raise Down(f"no credentials: {describe(error)}") from error
+        if scope.cancelled_caught or callable(username) or callable(password):
+            raise Down(f"no credentials within {settings.pause_timeout} s")
         check_credentials(username, password)
         if isinstance(password, str):
             password = password.encode()
         return p.Connect(settings.client_id, clean, settings.keep_alive, will, username, password)
+
+
+def _reasons(error: BaseException) -> str:
+    """What was said, and by each address of a host that has several."""
+    match error.__cause__:
+        case None:
+            return describe(error)
+        case BaseExceptionGroup(exceptions=causes):
+            reasons = dict.fromkeys(map(describe, causes))
+        case cause:
+            reasons = dict.fromkeys((describe(cause),))
+    return f"{describe(error)} ({', '.join(reasons)})"
 
 
 _T = TypeVar("_T")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
 import trio
 
-from ._channels import Buffer
 from ._client import Client
 from ._codec311 import Codec
 from ._errors import Denied
+from ._inbox import Buffer
 from ._packets import Will
 from ._session import MAX_PENDING, Limits
 from ._settings import (
@@ -33,7 +33,7 @@ async def open_client(
     client_id: str | None = None,
     clean_session: bool = False,
     username: str | Credential | None = None,
-    password: str | bytes | Credential | None = None,
+    password: str | bytes | Callable[[], Awaitable[str | bytes]] | None = None,
     will: Will | None = None,
     keep_alive: int = 60,
     pause_timeout: float = 10,
@@ -56,19 +56,22 @@ async def open_client(
 
     Arguments:
         broker: ``mqtt://user:password@host:1883/``, of which all but the host may be left out and
-            the path is yours; or a `Dialer`, an async callable that returns a `trio.abc.Stream`.
+            the path is yours; an IPv6 address stands in brackets, and in user name and password
+            ``: / ? # @`` are percent-encoded. Or a `Dialer`, an async callable that returns a
+            `trio.abc.Stream`.
         client_id: the identifier of the session, by which the broker keeps it over lost
             connections, though not over the end of this process. Left out, one is generated, and
             the broker is told to keep nothing.
-        clean_session: makes the broker forget what an earlier process left under `client_id`.
+        clean_session: makes the broker forget what an earlier process left under `client_id`;
+            without one there is nothing to forget.
         username, password: override those of the URL. An async callable is awaited at every
-            attempt to connect.
+            attempt to connect, of which its `OSError` is the failure.
         will: what the broker publishes when the connection is lost, or closed by an exception.
         keep_alive: seconds, 65,535 at most; 0 for none. After one and a half times as long without
             a sign of life the broker closes the connection, and so the client gives one in time.
-        pause_timeout: seconds in which at least one byte has to move whenever one is due: while
-            connecting and writing, in the middle of a packet, and in answer to PINGREQ. `math.inf`
-            for ever.
+        pause_timeout: seconds in which something has to move whenever it is due: a byte in the
+            middle of a packet, in answer to CONNECT and to PINGREQ; what is written, in pieces of
+            64 KiB at most; a connection being dialled. `math.inf` for ever.
         at_least_once_max, exactly_once_max: how many messages are accepted and not confirmed, by
             QoS, 16,384 at most; 0 disables it.
         at_least_once_window, exactly_once_window: how many of these are on the wire at once.
@@ -83,7 +86,8 @@ async def open_client(
         Denied: an argument is illegal.
         TypeError: an argument has another type.
         Down: the first attempt failed, with `wait_online`.
-        ConnectionRefused: the broker's answer to the first attempt.
+        ConnectionRefused: the broker's answer, before it ever accepted.
+        Exception: whatever a dialer or a credential of yours raises that is no `OSError`.
     """
     address = resolve_broker(broker)
     if will is not None and not isinstance(will, Will):
@@ -103,7 +107,7 @@ async def open_client(
         password=password,
         will=will,
         keep_alive=check_count("keep_alive", keep_alive, most=65_535),
-        pause_timeout=check_seconds("pause_timeout", pause_timeout),
+        pause_timeout=check_seconds("pause_timeout", pause_timeout, endless=True),
         limits=Limits(
             check_count("at_least_once_max", at_least_once_max, most=MAX_PENDING),
             check_count("exactly_once_max", exactly_once_max, most=MAX_PENDING),

@@ -73,12 +73,17 @@ def require_qos(qos: object) -> None:
         raise Denied(f"qos is 0, 1 or 2, not {qos}")
 
 
-@attrs.define
+def _shown(payload: bytes) -> str:
+    """For logs and failed assertions."""
+    return repr(payload) if len(payload) <= 100 else f"{payload[:80]!r}… ({len(payload)} bytes)"
+
+
+@attrs.define(unsafe_hash=True)
 class Message:
     """An application message as it arrived. A value: do not change it."""
 
     topic: str
-    payload: bytes
+    payload: bytes = attrs.field(repr=_shown)
     qos: QoS = 0
     """At which it arrived: the lower of the publisher's and the one granted to the subscription."""
     retain: bool = False

@@ -10,29 +10,30 @@ from typing import TypeAlias
 
 import attrs
 
-from ._channels import Buffer
 from ._errors import Denied
+from ._inbox import Buffer
 from ._packets import Will
 from ._session import Limits
 from ._topics import MAX_STRING_BYTES, require_string
-from ._transport import Broker
+from ._transport import Address
 
 Credential: TypeAlias = Callable[[], Awaitable[str]]
-"""Awaited at every attempt to connect, so that it may be one that expires."""
+"""Awaited at every attempt to connect, so that it may be one that expires. An `OSError` fails that
+attempt; any other exception ends the client."""
 
 
 @attrs.frozen
 class Settings:
     """All of it."""
 
-    broker: Broker
+    broker: Address
     client_id: str
     keep_session: bool
     """CleanSession 0 on the wire."""
     discard_first: bool
     """Whether the broker is to forget the session before the first connect."""
     username: str | Credential | None
-    password: str | bytes | Credential | None = attrs.field(repr=False)
+    password: str | bytes | Callable[[], Awaitable[str | bytes]] | None = attrs.field(repr=False)
     will: Will | None
     keep_alive: int
     pause_timeout: float
@@ -57,12 +58,20 @@ def check_credentials(username: str | None, password: str | bytes | None) -> Non
         raise Denied("a password without user name")  # [MQTT-3.1.2-22]
     if not isinstance(password, (str, bytes)):
         raise TypeError(f"a password is a str or bytes, not {type(password).__name__}")
-    try:
-        size = len(password if isinstance(password, bytes) else password.encode())
-    except UnicodeEncodeError:
-        raise Denied("the password contains a surrogate") from None  # whose text it would show
+    if isinstance(password, str) and not _is_encodable(password):
+        raise Denied("the password contains a surrogate")
+    size = len(password if isinstance(password, bytes) else password.encode())
     if size > MAX_STRING_BYTES:
         raise Denied(f"the password takes {size} bytes, of {MAX_STRING_BYTES} at most")
+
+
+def _is_encodable(password: str) -> bool:
+    """A question and no exception, as that would carry the password."""
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_client_id(client_id: str | None) -> str:
@@ -91,10 +100,10 @@ def check_count(what: str, value: int, *, least: int = 0, most: int) -> int:
     return value
 
 
-def check_seconds(what: str, value: float) -> float:
+def check_seconds(what: str, value: float, *, endless: bool = False) -> float:
     """The number, if it is one and more than 0: else `TypeError` or `Denied`."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{what} is a number of seconds, not {value!r}")
-    if math.isnan(value) or value <= 0:
-        raise Denied(f"{what} is more than 0 seconds, not {value}")
+    if math.isnan(value) or value <= 0 or (value == math.inf and not endless):
+        raise Denied(f"{what} is a number of seconds above 0, not {value}")
     return value

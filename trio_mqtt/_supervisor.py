@@ -17,7 +17,6 @@ import trio
 
 from . import _packets as p
 from ._backoff import Backoff
-from ._channels import MessageChannel
 from ._connection import Bells, Connection, Wakeup
 from ._connector import Connector
 from ._errors import (
@@ -32,6 +31,7 @@ from ._errors import (
     SubscribeError,
 )
 from ._exchange import Answer, Demand, Exchange
+from ._inbox import Inbox
 from ._session import MAX_PACKET_ID, Pending, Session, Transfer
 from ._settings import Settings
 
@@ -55,7 +55,7 @@ class Supervisor:
         lot = trio.lowlevel.ParkingLot
         self.bells = Bells(writer=Wakeup(), reader=Wakeup(), progress=lot(), space=lot())
         self.demand = Demand(self.bells.reader)
-        self.channel = MessageChannel(self.session, settings.buffer, self.bells)
+        self.inbox = Inbox(self.session, settings.buffer, self.bells)
         self._answers: dict[Pending, Answer] = {}
         self._random = random.Random()  # noqa: S311, not for secrets
 
@@ -154,15 +154,14 @@ class Supervisor:
     # The reader
 
     async def _read(self, connection: Connection) -> None:
-        with connection.reading():
-            while True:
-                packets = iter(await connection.receive())
-                while not await self._take_in(packets, connection):
-                    pass
+        while True:
+            packets = iter(await connection.receive())
+            while not await self._take_in(packets, connection):
+                pass
 
     async def _take_in(self, packets: Iterator[p.Inbound], connection: Connection) -> bool:
         """Takes in as many packets as there is room for; true when that was all of them."""
-        room = self.channel.room(connection.batch_bytes)
+        room = self.inbox.room(connection.batch_bytes)
         if room <= 0 and not self._overflow.is_set():
             room = await self._wait_for_room(connection)
         try:
@@ -172,11 +171,11 @@ class Supervisor:
 
     async def _wait_for_room(self, connection: Connection) -> int:
         """Waits until reading on is right. Returns for how many messages."""
-        channel = self.channel
-        channel.stopped = True
+        inbox = self.inbox
+        inbox.awaited_low = True
         try:
             with connection.resting():
-                while (room := channel.room(connection.batch_bytes)) <= 0:
+                while (room := inbox.room(connection.batch_bytes)) <= 0:
                     blocked_at = connection.writing_since + BLOCKED_AFTER
                     if self.demand or trio.current_time() >= blocked_at:
                         await trio.lowlevel.checkpoint()  # the application may have its turn
@@ -184,7 +183,7 @@ class Supervisor:
                     with trio.CancelScope(deadline=blocked_at):
                         await self.bells.reader.wait()
         finally:
-            channel.stopped = False
+            inbox.awaited_low = False
         return room
 
     def _hand_on(self) -> None:
@@ -219,14 +218,14 @@ class Supervisor:
         self.bells.progress.unpark_all()
         if session.refused:
             refused, session.refused = tuple(session.refused), []
-            self.channel.put_error(SubscribeError(refused))
+            self.inbox.put_error(SubscribeError(refused))
 
     def _put(self, message: p.Message | p.Delivery) -> None:
         """Puts it where the application finds it, or else gives it up or back."""
         if isinstance(message, p.Message):
-            if not self.channel.put(message):
-                self.channel.given_up += 1
-        elif self._overflow.is_set() or not self.channel.put(message):
+            if not self.inbox.put(message):
+                self.inbox.given_up += 1
+        elif self._overflow.is_set() or not self.inbox.put(message):
             # It stays unanswered, and with it all that follow: the broker will send them again.
             self.session.give_back(message)
             self._overflow.set()
@@ -241,12 +240,12 @@ class Supervisor:
             ConnectionLost: for the broker to send the messages again.
         """
         await self._overflow.wait()
-        self.channel.stopped = True
+        self.inbox.awaited_low = True
         try:
-            while self.demand and not self.channel.is_low:
+            while self.demand and not self.inbox.is_low:
                 await self.bells.reader.wait()
         finally:
-            self.channel.stopped = False
+            self.inbox.awaited_low = False
         raise ConnectionLost("closed, as the application did not take its messages")
 
     # States
@@ -295,13 +294,17 @@ class Supervisor:
 
     def end(self) -> None:
         """What follows `run`: nobody waits any longer."""
+        if self.closed:
+            return
         self.closed = True
+        if self.session.unconfirmed:
+            logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
         for room in self._rooms.values():
             room.waiting.unpark_all()
-        self.channel.end()
+        self.inbox.end()
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         self._changed.unpark_all()
@@ -452,5 +455,6 @@ async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> Non
     async with trio.open_nursery() as nursery:
         for task in tasks:
             nursery.start_soon(run, task)
+    defects = [error for error in errors if not isinstance(error, ConnectionLost)]
     if errors:
-        raise errors[0]
+        raise (defects or errors)[0]

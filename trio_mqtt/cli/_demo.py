@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from trio_mqtt._transport import Broker, resolve_broker
+from trio_mqtt._transport import Address, resolve_broker
 from trio_mqtt.testing import open_broker
 
 from ._member import Lane, open_member
@@ -78,7 +78,7 @@ async def demo(screen: Screen, url: str | None, *, patience: float = PATIENCE) -
 
 
 @asynccontextmanager
-async def _broker(url: str | None) -> AsyncGenerator[Broker, None]:
+async def _broker(url: str | None) -> AsyncGenerator[Address, None]:
     if url is not None:
         yield resolve_broker(url)
         return

@@ -13,7 +13,7 @@ import trio
 
 from trio_mqtt import Client, MQTTError, open_client
 from trio_mqtt import _packets as p
-from trio_mqtt._transport import Broker
+from trio_mqtt._transport import Address
 from trio_mqtt.testing._nursery import open_background_nursery
 
 from ._screen import BOLD, DIM, RED, YELLOW, Screen
@@ -115,7 +115,7 @@ class Member:
 
 @asynccontextmanager
 async def open_member(
-    screen: Screen, broker: Broker, lane: Lane, client_id: str
+    screen: Screen, broker: Address, lane: Lane, client_id: str
 ) -> AsyncGenerator[Member, None]:
     """Connects, and listens. In the end nothing of the session is left at the broker.
 
