@@ -34,6 +34,7 @@ PURE_LAYERS = [
     "_deliveries",
     "_subscriptions",
     "_session",
+    "_remainder",
 ]
 
 

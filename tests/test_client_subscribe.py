@@ -118,6 +118,7 @@ async def test_a_lost_connection_leaves_the_answer_in_doubt(
         async def expect_loss(request: Any) -> None:
             with pytest.raises(trio_mqtt.InDoubt) as caught:
                 await request
+            assert isinstance(caught.value.__cause__, trio_mqtt.ConnectionLost)
             errors.append(caught.type)
 
         async with trio.open_nursery() as nursery:

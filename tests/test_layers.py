@@ -19,6 +19,7 @@ LAYERS = [
     "_deliveries",
     "_subscriptions",
     "_session",
+    "_remainder",
     "_transport",
     "_connection",
     "_exchange",

@@ -412,6 +412,24 @@ async def test_a_dialer_that_fails_in_its_own_way_ends_the_client_bare(
         await enter(dialer)
 
 
+async def test_a_keyboard_interrupt_that_a_dialer_wrapped_leaves_bare(
+    autojump_clock: MockClock,
+) -> None:
+    """Trio's own `open_tcp_stream` has a nursery inside."""
+
+    async def dialer() -> trio.abc.Stream:
+        raise BaseExceptionGroup("nursery", [KeyboardInterrupt()])
+
+    with pytest.raises(KeyboardInterrupt):
+        await enter(dialer)
+
+    async def other() -> trio.abc.Stream:
+        raise BaseExceptionGroup("nursery", [KeyboardInterrupt(), KeyError()])
+
+    with pytest.RaisesGroup(KeyboardInterrupt, KeyError):
+        await enter(other)
+
+
 @pytest.fixture
 def failing(scripted: ScriptedBroker) -> Callable[[], Awaitable[trio.abc.Stream]]:
     """Dials once, and fails in its own way after that."""
@@ -794,8 +812,9 @@ async def test_leaving_waits_for_a_large_message_on_a_slow_link(
     ]
 
 
+@pytest.mark.parametrize("number", range(28))
 async def test_leaving_ends_though_the_broker_answers_pings_alone(
-    scripted: ScriptedBroker, autojump_clock: MockClock
+    scripted: ScriptedBroker, autojump_clock: MockClock, number: int
 ) -> None:
     async def serve(link: Link) -> None:
         while (packet := await link.next()) is not None:
@@ -803,11 +822,42 @@ async def test_leaving_ends_though_the_broker_answers_pings_alone(
                 await link.send(p.PingResp())
 
     async with trio.open_nursery() as nursery:
-        began = trio.current_time()
         async with open_client(scripted.dialer, keep_alive=1) as client:
             nursery.start_soon(serve, await scripted.accepted())
             await client.enqueue("t", b"")
-        assert trio.current_time() - began < 40
+            await trio.sleep(number / 20)
+            began = trio.current_time()
+        assert trio.current_time() - began < 14
+
+
+async def test_leaving_does_not_wait_for_what_others_go_on_to_publish(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async def serve(link: Link) -> None:
+        while (packet := await link.next()) is not None:
+            if isinstance(packet, p.Delivery):
+                await trio.sleep(0.03)
+                await link.send(p.PubAck(packet.packet_id))
+
+    async def publish(client: trio_mqtt.Client) -> None:
+        while True:
+            try:
+                await client.publish("t", b"", qos=1)
+            except (trio_mqtt.ClientClosed, trio_mqtt.ClosedInDoubt):
+                return
+
+    async with (
+        trio.open_nursery() as nursery,
+        open_client(scripted.dialer, keep_alive=0) as client,
+    ):
+        nursery.start_soon(serve, await scripted.accepted())
+        nursery.start_soon(publish, client)
+        nursery.start_soon(publish, client)
+        exchange = await client.enqueue("t", b"")
+        began = trio.current_time()
+        await client.disconnect()
+        assert exchange.confirmed
+        assert trio.current_time() - began < 5
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 64, "é\0"])

@@ -23,6 +23,10 @@ class Backoff:
         if seconds >= self._most:
             self._ceiling = self._least
 
+    def again(self) -> float:
+        """Seconds to wait now, if the connection was of use though it did not last."""
+        return self._random.uniform(0, self._least)
+
     def next(self) -> float:
         """Seconds to wait now."""
         ceiling = self._ceiling

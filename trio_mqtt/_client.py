@@ -14,6 +14,7 @@ from ._connection import SEND_BUFFER
 from ._errors import Denied, Down, PendingLimit, SubscribeError
 from ._exchange import Exchange
 from ._outbox import Outbox
+from ._remainder import Remainder
 from ._session import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._supervisor import Supervisor
 from ._topics import require_topic_filter, require_topic_name
@@ -59,7 +60,8 @@ class Statistics:
 class Client:
     """An MQTT client, as yielded by `open_client`. Any task may call it, at any time.
 
-    All calls raise `ClientClosed` once the client was closed.
+    Calls that ask something of the broker or wait for it raise `ClientClosed` once the client was
+    closed; `messages` ends then, and `online`, `statistics` and `aclose` go on to work.
     """
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -86,8 +88,8 @@ class Client:
         checks for cancellation always, and yields to other tasks every 64th time only. At QoS 1 and
         2 the message is accepted, also while offline, and then the broker's confirmation awaited.
 
-        Cancelled before that, nothing happened. Cancelled while waiting for the confirmation, the
-        message is still delivered.
+        Cancelled while it waits for room, at any QoS, nothing happened. Cancelled while it waits for
+        the confirmation, the message is still delivered.
 
         Raises:
             Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
@@ -186,7 +188,11 @@ class Client:
         """Waits until all that was accepted so far is written to the transport.
 
         While offline it waits for a connection. What is written may still be lost with the
-        connection: at QoS 1 and 2 it is the broker's confirmation that counts.
+        connection: at QoS 1 and 2 it is the broker's confirmation that counts. Cancelled, it leaves
+        everything as it is.
+
+        Raises:
+            ClientClosed: the client was closed.
         """
         supervisor, session = self._supervisor, self._session
         unsent: list[Transfer] = session.waiting()
@@ -345,7 +351,11 @@ class Client:
         return self._supervisor.connection is not None
 
     async def wait_online(self) -> None:
-        """Waits until there is a connection."""
+        """Waits until there is a connection, which may be for ever.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
         await self._supervisor.wait_until(online=True)
 
     async def wait_offline(self) -> None:
@@ -405,27 +415,16 @@ class Client:
         self._supervisor.end()
 
     async def _drain(self) -> None:
-        """Waits for unconfirmed messages and unwritten bytes, as long as there is progress."""
-        progress = self._progress()
-        while self._is_draining():
-            with trio.move_on_after(self._supervisor.settings.pause_timeout):
-                while self._is_draining() and self._progress() == progress:
-                    await self._supervisor.wait_progress()
-            before, progress = progress, self._progress()
-            if before == progress:
+        """Waits for what was accepted so far, as long as it gets on."""
+        supervisor, remainder = self._supervisor, Remainder(self._session)
+        progress = remainder.progress()
+        while not (remainder.is_done or supervisor.is_ending):
+            with trio.move_on_after(supervisor.settings.pause_timeout) as scope:
+                while remainder.progress() == progress and not supervisor.is_ending:
+                    await supervisor.wait_progress()
+            if scope.cancelled_caught:
                 break
-
-    def _is_draining(self) -> bool:
-        outbox = self._session.outbox
-        return not self._supervisor.is_ending and (
-            self._session.unconfirmed > 0 or (outbox is not None and outbox.backlog > 0)
-        )
-
-    def _progress(self) -> tuple[int, int, int]:
-        """Changes as messages get on, and does not for what keeps the connection alive alone."""
-        counters, outbox = self._session.counters, self._session.outbox
-        more = outbox is not None and outbox.backlog > 0
-        return counters.confirmed, counters.released, self._supervisor.bytes_written if more else 0
+            progress = remainder.progress()
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""

@@ -113,4 +113,10 @@ _T = TypeVar("_T")
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(function: Callable[[], Awaitable[_T]]) -> _T:
     """Calls what the application gave us: its code never runs protected from KeyboardInterrupt."""
-    return await function()
+    try:
+        return await function()
+    except BaseExceptionGroup as group:
+        # A nursery in there, as Trio's own in open_tcp_stream, has wrapped it.
+        if group.split(KeyboardInterrupt)[1] is None:
+            raise KeyboardInterrupt from group
+        raise

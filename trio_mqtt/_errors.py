@@ -45,9 +45,10 @@ class Down(NotSent):
 
 
 class PendingLimit(NotSent, trio.WouldBlock):
-    """As many exchanges are unconfirmed as the client was told to accept.
+    """There is no room: for one more unconfirmed exchange, request, or byte at QoS 0.
 
-    Raised by the calls that end in ``_nowait``; the others wait for room.
+    Raised by the calls that end in ``_nowait``, where the others wait, and by `Client.subscribe` and
+    `Client.unsubscribe`. It passes as the broker answers.
     """
 
 
@@ -60,14 +61,14 @@ class InDoubt(MQTTError):
 
 
 class SubmitInterrupted(InDoubt):
-    """The connection was lost while the request was being written.
+    """The connection was lost while the request was being written. Its `__cause__` says how.
 
     Of an `Exchange` this is a mere interruption: the client sends the message again by itself.
     """
 
 
 class ResponseLost(InDoubt):
-    """The connection was lost after the request was written and before its answer came.
+    """The connection was lost between the request and its answer. The `__cause__` says how.
 
     Of an `Exchange` this is a mere interruption: the client sends the message again by itself.
     """
@@ -80,7 +81,8 @@ class ClosedInDoubt(InDoubt, trio.ClosedResourceError):
 class SubscribeError(MQTTError):
     """The broker answered the subscription, and failed some of its topic filters.
 
-    The others of the same request are in force.
+    The others of the same request are in force. It is for the user's permissions at the broker, or
+    for another filter, to change that.
     """
 
     def __init__(self, topic_filters: tuple[str, ...]) -> None:
@@ -118,7 +120,7 @@ class IdentifierRejected(ConnectionRefused):
 
 
 class ServerUnavailable(ConnectionRefused):
-    """The broker is up, and its MQTT service is not."""
+    """The broker is up, and its MQTT service is not. Try again later."""
 
     code = 3
     _reason = "server unavailable"
@@ -139,8 +141,15 @@ class NotAuthorized(ConnectionRefused):
 
 
 class ConnectionLost(MQTTError, trio.BrokenResourceError):
-    """The network connection ended without our doing, or made no progress for too long."""
+    """The network connection ended without our doing, or made no progress for too long.
+
+    The client makes another by itself. Applications meet this as the `__cause__` of the errors of
+    requests that it interrupted, and of a `Down`.
+    """
 
 
 class ProtocolViolation(ConnectionLost):
-    """The broker broke the specification, so the connection was closed [MQTT-4.8.0-1]."""
+    """The broker broke the specification, so the connection was closed [MQTT-4.8.0-1].
+
+    Where it happens again and again, the broker's maker wants to know.
+    """

@@ -71,7 +71,8 @@ class Answer:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise copy.copy(self._error)  # one for each waiter, whose traceback it gets
+            # One for each waiter, as it gets a traceback of its own.
+            raise copy.copy(self._error) from self._error.__cause__
 
     async def _change(self) -> None:
         if self._waiters is None:
@@ -105,7 +106,7 @@ class Exchange(Answer):
         return self._settled and self._error is None
 
     async def wait_accepted(self) -> None:
-        """Waits until the persistence has the message. A volatile session has it at once."""
+        """Waits until the session has the message for good: a volatile one has it at once."""
         await trio.lowlevel.checkpoint()
 
     async def wait(self) -> None:

@@ -62,6 +62,8 @@ class Inbox:
         """Whether somebody waits until it `is_low`."""
         self.most_messages = 0
         self.most_bytes = 0
+        self.taken = 0
+        """Messages that the application has taken."""
         self.given_up = 0
         """Messages that never got to the application, though it was there."""
 
@@ -152,6 +154,7 @@ class Inbox:
         entry = self._entries.popleft()
         if not isinstance(entry, MQTTError):
             self._bytes -= _size(entry)
+            self.taken += 1
         if self.awaited_low and self.is_low:
             self._bells.reader.set()
         if isinstance(entry, MQTTError):

@@ -48,6 +48,7 @@ class Stage(enum.Enum):
     WAITING = enum.auto()
     PUBLISHED = enum.auto()
     RELEASED = enum.auto()
+    CONFIRMED = enum.auto()
 
 
 @attrs.define(eq=False)
@@ -99,8 +100,6 @@ class Counters:
     """What a session counts."""
 
     confirmed: int = 0
-    released: int = 0
-    """Messages at QoS 2 that the broker took, by PUBREC."""
     published_at_most_once: int = 0
     downgrades: int = 0
     """Messages at QoS 2 that the broker confirmed as if they were at QoS 1."""
@@ -249,6 +248,10 @@ class Session:
     def waiting(self) -> list[Transfer]:
         """The messages that were accepted and are not on the wire yet."""
         return [*self._outbound[1].waiting, *self._outbound[2].waiting]
+
+    def unconfirmed_transfers(self) -> list[Transfer]:
+        """The messages that were accepted and are not confirmed."""
+        return [*self._released.values(), *self._published.values(), *self.waiting()]
 
     @property
     def unconfirmed(self) -> int:
@@ -411,7 +414,6 @@ class Session:
             self._released[transfer.packet_id] = transfer
             transfer.stage = Stage.RELEASED
             transfer.packet = b""
-            self.counters.released += 1
         transfer.sent_as(pubrel, self._attached)
 
     def _on_pubcomp(self, answer: p.PubComp) -> None:
@@ -435,6 +437,7 @@ class Session:
         del self._outstanding[transfer.packet_id]
         container = self._published if transfer.stage is Stage.PUBLISHED else self._released
         del container[transfer.packet_id]
+        transfer.stage = Stage.CONFIRMED
         outbound.accepted -= 1
         outbound.on_wire -= 1
         self.counters.confirmed += 1

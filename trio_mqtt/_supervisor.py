@@ -94,6 +94,7 @@ class Supervisor:
         settings = self.settings
         backoff = Backoff(settings.reconnect_wait_min, settings.reconnect_wait_max, self._random)
         while True:
+            taken = self.inbox.taken
             try:
                 async with self.connector.connect() as (connection, present):
                     await self._serve(connection, present=present, backoff=backoff)
@@ -109,7 +110,8 @@ class Supervisor:
                 self._set_down(error)
                 delay = backoff.next()
             except ConnectionLost:  # which `_serve` has told
-                delay = backoff.next()
+                gets_on = self._overflow.is_set() and self.inbox.taken > taken
+                delay = backoff.again() if gets_on else backoff.next()
             if self._disconnecting:
                 return
             await trio.sleep(delay)
@@ -137,19 +139,19 @@ class Supervisor:
         ]
         if settings.keep_alive:
             tasks.append(partial(connection.keep_alive, settings.keep_alive))
-        reason = "the client was closed"
+        cause: ConnectionLost | None = None
         self._overflow = trio.Event()
         try:
             self._hand_on()  # attaching may settle requests
             await _until_one_ends(tasks)
             await connection.linger()
         except ConnectionLost as error:
-            reason = str(error)
+            cause = error
             raise
         finally:
             backoff.lasted(trio.current_time() - began)
             self._bytes_written += outbox.written
-            self._go_offline(connection, reason)
+            self._go_offline(connection, cause)
 
     # The reader
 
@@ -258,10 +260,12 @@ class Supervisor:
         logger.info("connected to %s, session present: %s", self.settings.broker.name, present)
         self._changed.unpark_all()
 
-    def _go_offline(self, connection: Connection, reason: str) -> None:
+    def _go_offline(self, connection: Connection, cause: ConnectionLost | None) -> None:
         self.connection = None
         self._bytes_read += connection.bytes_read
+        reason = "the client was closed" if cause is None else str(cause)
         for pending, error in self.session.detach(reason):
+            error.__cause__ = cause
             if isinstance(pending, Transfer):
                 exchange = self._answers.get(pending)
                 if isinstance(exchange, Exchange) and isinstance(error, InDoubt):

@@ -1,0 +1,43 @@
+"""What a client that ends still waits for."""
+
+from __future__ import annotations
+
+from ._session import Session, Stage, Transfer
+
+
+class Remainder:
+    """What a session had accepted at one instant, and how far that got since.
+
+    What is accepted later does not count, nor do the packets that keep the connection alive: else
+    leaving might never end.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._transfers: list[Transfer] = session.unconfirmed_transfers()
+        self._outbox = session.outbox
+        self._target = 0 if self._outbox is None else self._outbox.queued
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all is confirmed, or at QoS 0 written or lost with its connection."""
+        unconfirmed = any(transfer.stage is not Stage.CONFIRMED for transfer in self._transfers)
+        return not unconfirmed and self._written() >= self._target
+
+    def progress(self) -> tuple[int, int, int]:
+        """Something that changes as it gets on."""
+        self._transfers = [
+            transfer for transfer in self._transfers if transfer.stage is not Stage.CONFIRMED
+        ]
+        released = sum(transfer.stage is Stage.RELEASED for transfer in self._transfers)
+        return len(self._transfers), released, self._written()
+
+    def _written(self) -> int:
+        """How many bytes of all this are written on the connection of the moment."""
+        outbox = self._session.outbox
+        if outbox is not self._outbox:  # what was to be written there died with it
+            self._outbox, self._target = outbox, 0
+        if outbox is None:
+            return 0
+        last = max((transfer.end for transfer in self._transfers), default=0)
+        return min(outbox.written, max(self._target, last))
