@@ -88,7 +88,7 @@ class Client:
         checks for cancellation always, and yields to other tasks every 64th time only. At QoS 1 and
         2 the message is accepted, also while offline, and then the broker's confirmation awaited.
 
-        Cancelled while it waits for room, at any QoS, nothing happened. Cancelled while it waits for
+        Cancelled while it waits for room, at any QoS, nothing happened. Cancelled while it awaits
         the confirmation, the message is still delivered.
 
         Raises:

@@ -47,8 +47,8 @@ class Down(NotSent):
 class PendingLimit(NotSent, trio.WouldBlock):
     """There is no room: for one more unconfirmed exchange, request, or byte at QoS 0.
 
-    Raised by the calls that end in ``_nowait``, where the others wait, and by `Client.subscribe` and
-    `Client.unsubscribe`. It passes as the broker answers.
+    Raised by the calls that end in ``_nowait``, where the others wait, and by `subscribe` and
+    `unsubscribe`. It passes as the broker answers.
     """
 
 
