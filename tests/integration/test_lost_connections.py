@@ -135,7 +135,7 @@ async def test_nothing_is_lost_over_the_brokers_restarts(
     # With more than 20 unacknowledged at a restart, mosquitto 2.0.11 publishes some of those at QoS
     # 2 again that wait for PUBCOMP alone, which the specification forbids [MQTT-4.3.3-1].
     ahead = {1: 100, 2: 8}[qos]
-    payloads = iter([*(str(number) for number in range(COUNT)), END])
+    payloads = iter([*(b"%d" % number for number in range(COUNT)), END])
     restarts = {COUNT // 5, COUNT // 2, COUNT * 4 // 5}
     numbers: list[int] = []
     with trio.fail_after(30):
