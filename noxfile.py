@@ -31,6 +31,7 @@ PURE_LAYERS = [
     "_packets",
     "_codec311",
     "_outbox",
+    "_requests",
     "_deliveries",
     "_subscriptions",
     "_session",

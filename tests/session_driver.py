@@ -8,7 +8,8 @@ from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import Codec
 from trio_mqtt._errors import InDoubt, NotSent
 from trio_mqtt._outbox import Outbox
-from trio_mqtt._session import Limits, Pending, Session
+from trio_mqtt._requests import Pending
+from trio_mqtt._session import Limits, Session
 from trio_mqtt.testing._server311 import server_decoder
 
 MANY = 1_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
@@ -14,6 +16,8 @@ from trio_mqtt._codec311 import encode
 from trio_mqtt.testing import open_broker
 
 from .scripted_broker import Link, ScriptedBroker
+
+Task = Callable[[], Awaitable[None]]
 
 PRESENT = encode(p.ConnAck(True, 0))
 
@@ -402,10 +406,8 @@ async def test_a_full_buffer_does_not_stop_keep_alive(
         assert client.statistics().connects == 1
 
 
-async def test_a_broker_that_reads_only_what_is_read_is_not_waited_for(
-    scripted: ScriptedBroker, autojump_clock: MockClock
-) -> None:
-    """A write is blocked until we read, so the reader goes on though the buffer is full."""
+def a_broker_that_reads_when_it_has_written() -> tuple[trio_mqtt.Dialer, Task]:
+    """It sends six messages first. Nothing is buffered between it and the client."""
     ours, theirs = trio.testing.lockstep_stream_pair()
 
     async def dialer() -> trio.abc.Stream:
@@ -413,12 +415,20 @@ async def test_a_broker_that_reads_only_what_is_read_is_not_waited_for(
 
     async def broker() -> None:
         await theirs.receive_some(1000)
-        await theirs.send_all(b"\x20\x02\0\0")
+        await theirs.send_all(encode(p.ConnAck(False, 0)))
         for _ in range(6):
-            await theirs.send_all(b"\x30\x03\0\1t")
+            await theirs.send_all(encode(p.Message("t", b"")))
         while await theirs.receive_some(100_000):
             pass
 
+    return dialer, broker
+
+
+async def test_a_broker_that_reads_only_what_is_read_is_not_waited_for(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """A write is blocked until we read, so the reader goes on though the buffer is full."""
+    dialer, broker = a_broker_that_reads_when_it_has_written()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(broker)
         async with open_client(dialer, buffer=Buffer(messages=4), keep_alive=0) as client:
@@ -433,19 +443,7 @@ async def test_a_broker_that_reads_only_what_is_read_is_not_waited_for(
 async def test_a_write_that_blocks_after_the_reader_stopped_makes_it_go_on(
     autojump_clock: MockClock,
 ) -> None:
-    ours, theirs = trio.testing.lockstep_stream_pair()
-
-    async def dialer() -> trio.abc.Stream:
-        return ours
-
-    async def broker() -> None:
-        await theirs.receive_some(1000)
-        await theirs.send_all(b"\x20\x02\0\0")
-        for _ in range(6):
-            await theirs.send_all(b"\x30\x03\0\1t")
-        while await theirs.receive_some(100_000):
-            pass
-
+    dialer, broker = a_broker_that_reads_when_it_has_written()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(broker)
         async with open_client(dialer, buffer=Buffer(messages=4), keep_alive=0) as client:

@@ -16,6 +16,7 @@ LAYERS = [
     "_packets",
     "_codec311",
     "_outbox",
+    "_requests",
     "_deliveries",
     "_subscriptions",
     "_session",

@@ -6,7 +6,8 @@ import pytest
 
 from trio_mqtt import _packets as p
 from trio_mqtt._errors import Down, ProtocolViolation, ResponseLost, SubmitInterrupted
-from trio_mqtt._session import MAX_PENDING, Limits, Ping, SubscribeRequest, Transfer
+from trio_mqtt._requests import Ping, SubscribeRequest, Transfer
+from trio_mqtt._session import MAX_PENDING, Limits
 
 from .session_driver import Driver, ids
 

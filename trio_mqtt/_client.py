@@ -15,7 +15,7 @@ from ._errors import Denied, Down, PendingLimit, SubscribeError
 from ._exchange import Exchange
 from ._outbox import Outbox
 from ._remainder import Remainder
-from ._session import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._requests import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._supervisor import Supervisor
 from ._topics import require_topic_filter, require_topic_name
 

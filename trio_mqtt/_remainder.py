@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._session import Session, Stage, Transfer
+from ._requests import Stage, Transfer
+from ._session import Session
 
 
 class Remainder:

@@ -32,7 +32,8 @@ from ._errors import (
 )
 from ._exchange import Answer, Demand, Exchange
 from ._inbox import Inbox
-from ._session import MAX_PACKET_ID, Pending, Session, Transfer
+from ._requests import Pending, Transfer
+from ._session import MAX_PACKET_ID, Session
 from ._settings import Settings
 
 logger = logging.getLogger("trio_mqtt")
@@ -192,7 +193,7 @@ class Supervisor:
         """Hands on what the session took in, and has what it answered written.
 
         Raises:
-            ConnectionLost: the application leaves no room, or the broker does not read.
+            ConnectionLost: the broker does not read.
         """
         session = self.session
         if session.settled:
@@ -230,6 +231,7 @@ class Supervisor:
         elif self._overflow.is_set() or not self.inbox.put(message):
             # It stays unanswered, and with it all that follow: the broker will send them again.
             self.session.give_back(message)
+            self.received -= 1
             self._overflow.set()
 
     async def _end_overflow(self) -> None:
@@ -290,11 +292,10 @@ class Supervisor:
             return ClientClosed("the client was closed")
         return ClosedInDoubt("the client was closed before the broker answered")
 
-    def _set_down(self, error: MQTTError | None) -> None:
+    def _set_down(self, error: MQTTError) -> None:
         self._down = error
-        if error is not None:
-            logger.warning("%s", error)
-            self._changed.unpark_all()
+        logger.warning("%s", error)
+        self._changed.unpark_all()
 
     def end(self) -> None:
         """What follows `run`: nobody waits any longer."""
