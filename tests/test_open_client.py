@@ -864,3 +864,15 @@ async def test_leaving_does_not_wait_for_what_others_go_on_to_publish(
 async def test_what_is_no_name_of_a_host_is_not_sent(host: str) -> None:
     with pytest.raises(trio_mqtt.NotSent, match="no name of a host"):
         await enter(f"mqtt://{host}")
+
+
+async def test_what_a_client_is_and_holds_can_be_seen(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with open_client(scripted.dialer, client_id="c", username="u", password="pw") as client:
+        link = await scripted.accepted()
+        assert repr(client) == "<Client 'c' of ScriptedBroker.dialer: online>"
+        await link.send(p.Message("t", b""))
+        await trio.testing.wait_all_tasks_blocked()
+        assert repr(client.messages) == "<MessageChannel: 1 messages wait>"
+    assert repr(client) == "<Client 'c' of ScriptedBroker.dialer: closed>"

@@ -213,3 +213,28 @@ def test_messages_are_values_and_deliveries_are_not() -> None:
     assert delivery != Delivery(Message("a", b"b", 1), 1)
     assert len({delivery, Delivery(Message("a", b"b", 1), 1)}) == 2
     assert not delivery.released
+
+
+def test_a_long_payload_is_shown_in_part() -> None:
+    assert len(repr(p.Message("t", bytes(1000)))) < 500
+    assert "(1000 bytes)" in repr(p.Message("t", bytes(1000)))
+    assert repr(p.Message("t", b"short")).count("b'short'") == 1
+
+
+def test_a_message_is_hashed_by_its_value() -> None:
+    assert len({p.Message("t", b"x"), p.Message("t", b"x"), p.Message("t", b"y")}) == 2
+
+
+@pytest.mark.parametrize(("size", "fits"), [(268_435_448, True), (268_435_449, False)])
+def test_the_size_of_a_message_is_bounded(size: int, fits: bool) -> None:
+    class Huge(bytes):
+        """As large as it says, without the memory."""
+
+        def __len__(self) -> int:
+            return size
+
+    if fits:
+        p.require_size("ttt", Huge())
+    else:
+        with pytest.raises(Denied, match="268435456 bytes, of 268435455 at most"):
+            p.require_size("ttt", Huge())
