@@ -8,6 +8,7 @@ import inspect
 import attrs
 import pytest
 
+from trio_mqtt import _packets as p
 from trio_mqtt._errors import Denied
 from trio_mqtt._packets import (
     Connect,
