@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import random
 import re
 import shutil
@@ -95,13 +94,13 @@ class Mosquitto(Broker):
         username, password = next(iter(users.items()), (None, None))
         super().__init__("mosquitto", free_port(), username, password)
         self._folder = folder
-        self._executable = _program("mosquitto", "mosquitto")
+        self._executable = find_program("mosquitto", "mosquitto")
         self._process: _Process | None = None
         (folder / "mosquitto.conf").write_text(
             "\n".join(
                 [
                     f"listener {self.port} {HOST}",
-                    f"user {pwd.getpwuid(os.getuid()).pw_name}",  # root would become another one
+                    f"user {_user()}",  # root would become another one
                     "log_dest stderr",
                     "max_queued_messages 0",  # no limit
                     f"persistence {'true' if persistent else 'false'}",
@@ -118,7 +117,7 @@ class Mosquitto(Broker):
         passwords = self._folder / "passwords"
         passwords.touch()
         for user, password in users.items():
-            tool = _program("mosquitto_passwd", "mosquitto")
+            tool = find_program("mosquitto_passwd", "mosquitto")
             subprocess.run([tool, "-b", passwords, user, password], check=True, capture_output=True)
         return ["allow_anonymous false", f"password_file {passwords}"]
 
@@ -200,8 +199,8 @@ def rabbitmq() -> Generator[Broker]:
         BrokerFailed: it does not start.
     """
     # Debian's wrapper in /usr/sbin insists on becoming the user rabbitmq.
-    server = _program("rabbitmq-server", "rabbitmq-server", first="/usr/lib/rabbitmq/bin")
-    epmd = _program("epmd", "erlang-base")
+    server = find_program("rabbitmq-server", "rabbitmq-server", first="/usr/lib/rabbitmq/bin")
+    epmd = find_program("epmd", "erlang-base")
     username, password = next(iter(USERS.items()))
     with _folder("rabbitmq") as folder:
         broker = Broker("rabbitmq", free_port(), username, password, best_qos=1)
@@ -338,8 +337,8 @@ def _folder(name: str) -> Generator[Path]:
         yield Path(folder)
 
 
-def _program(name: str, package: str, *, first: str = "") -> str:
-    """Where a program is; daemons are often in a place that is not in PATH.
+def find_program(name: str, package: str, *, first: str = "") -> str:
+    """Where a program is, `first` or elsewhere. Daemons are often in a place that is not in PATH.
 
     Raises:
         Missing: nowhere.
@@ -351,13 +350,11 @@ def _program(name: str, package: str, *, first: str = "") -> str:
     return found
 
 
-def find_program(name: str, package: str) -> str:
-    """Where a program is.
+def _user() -> str:
+    """Who runs the tests, as the system knows them."""
+    import pwd  # noqa: PLC0415, not on Windows, where this module has to be imported to skip
 
-    Raises:
-        Missing: nowhere.
-    """
-    return _program(name, package)
+    return pwd.getpwuid(os.getuid()).pw_name
 
 
 def free_port() -> int:

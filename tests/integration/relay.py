@@ -41,10 +41,8 @@ class Relay:
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
         self.port = 0
-        self.connections = 0
-        """How many were forwarded."""
         self.cuts = 0
-        """How many of them were cut."""
+        """How many connections were cut."""
         self._links: set[_Link] = set()
         self._next_cut: Callable[[], Cut] = Cut
         self._refusing = False
@@ -107,7 +105,6 @@ class Relay:
             _close(stream, reset=True)
             await trio.lowlevel.checkpoint()
             return
-        self.connections += 1
         link = _Link(stream, target, self._next_cut())
         self._links.add(link)
         try:
