@@ -133,7 +133,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """As a plain ``with``, and a checkpoint where there is no exception for it to replace."""
         self.__exit__(exc_type, exc_value, traceback)
         if exc_value is None:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC102, there is nothing to clean up
 
     def _check(self) -> None:
         if self._inbox.closed:

@@ -138,7 +138,7 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
     async def carry() -> None:
         try:
             await supervisor.run()
-        except BaseException as error:  # noqa: BLE001, raised below
+        except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
             failures.append(error)
             # First of all the body is cancelled, so that it does not trip over the closed client.
             nursery.cancel_scope.cancel()
@@ -155,11 +155,11 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
                 if not supervisor.is_ending:
                     client.messages.acknowledge()  # whichever task of the body had it, it has ended
                     await client.disconnect()
-            except BaseException as error:  # noqa: BLE001, raised below
+            except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
                 errors.append(error)
             finally:
                 supervisor.close()
-    except BaseException as error:  # noqa: BLE001, cancelled while the nursery closed; raised below
+    except BaseException as error:  # noqa: ASYNC103, BLE001, while the nursery closed
         errors.append(error)
     try:
         _raise_together(failures, errors)
