@@ -29,12 +29,15 @@ PURE_LAYERS = [
     "_errors",
     "_topics",
     "_packets",
+    "_records",
     "_codec311",
     "_outbox",
     "_requests",
+    "_journal",
     "_deliveries",
     "_subscriptions",
     "_session",
+    "_recovery",
     "_remainder",
 ]
 

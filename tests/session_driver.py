@@ -9,7 +9,7 @@ from trio_mqtt._codec311 import Codec
 from trio_mqtt._errors import InDoubt, NotSent
 from trio_mqtt._outbox import Outbox
 from trio_mqtt._requests import Pending
-from trio_mqtt._session import Limits, Session
+from trio_mqtt._session import Limits, SessionState
 from trio_mqtt.testing._server311 import server_decoder
 
 MANY = 1_000_000
@@ -19,7 +19,7 @@ class Driver:
     """A session, and a broker's view of it."""
 
     def __init__(self, limits: Limits | None = None, *, attach: bool = True) -> None:
-        self.session = Session(Codec(), Limits() if limits is None else limits)
+        self.session = SessionState(Codec(), Limits() if limits is None else limits)
         self._decoder = server_decoder()
         if attach:
             self.attach()

@@ -25,6 +25,7 @@ from ._errors import (
     NotAuthorized,
     NotSent,
     PendingLimit,
+    PersistenceError,
     ProtocolViolation,
     ResponseLost,
     ServerUnavailable,
@@ -32,13 +33,19 @@ from ._errors import (
     SubscribeError,
     UnacceptableProtocolVersion,
 )
-from ._exchange import Exchange
+from ._exchange import AdoptedExchange, Exchange
+from ._file_system import FileSystem
 from ._inbox import Buffer
 from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
+from ._persistence import Persistence
+from ._recovery import DamagedRecord
+from ._sqlite import SQLite
+from ._stored_session import Session, adopt_session, init_session, volatile_session
 from ._transport import Dialer
 
 __all__ = [
+    "AdoptedExchange",
     "BadCredentials",
     "Buffer",
     "Client",
@@ -46,10 +53,12 @@ __all__ = [
     "ClosedInDoubt",
     "ConnectionLost",
     "ConnectionRefused",
+    "DamagedRecord",
     "Denied",
     "Dialer",
     "Down",
     "Exchange",
+    "FileSystem",
     "IdentifierRejected",
     "InDoubt",
     "MQTTError",
@@ -59,14 +68,21 @@ __all__ = [
     "NotSent",
     "Payload",
     "PendingLimit",
+    "Persistence",
+    "PersistenceError",
     "ProtocolViolation",
     "QoS",
     "ResponseLost",
+    "SQLite",
     "ServerUnavailable",
+    "Session",
     "Statistics",
     "SubmitInterrupted",
     "SubscribeError",
     "UnacceptableProtocolVersion",
     "Will",
+    "adopt_session",
+    "init_session",
     "open_client",
+    "volatile_session",
 ]

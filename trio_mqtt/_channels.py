@@ -35,6 +35,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """What the application has, unacknowledged."""
         self._holder: trio.lowlevel.Task | None = None
         """Which task has it."""
+        self._storing: Delivery | None = None
+        """What the application had last, if that has to be stored."""
         self._taken = 0
 
     def __repr__(self) -> str:
@@ -44,7 +46,9 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """The next message. Acknowledges the one before.
 
         Checks for cancellation first, then acknowledges, then waits: cancelled, it loses nothing.
-        While messages are buffered it yields to other tasks every 64th time only.
+        While messages are buffered it yields to other tasks every 64th time only. On a durable
+        session it returns once it is stored that a message at QoS 2 before this one was received,
+        so that it never comes again.
 
         Raises:
             SubscribeError: the broker lost the session, and failed these topic filters when they
@@ -56,11 +60,11 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
         self.acknowledge()
-        if self._inbox:
+        if self._is_ready():
             self._taken += 1
             if self._taken % CHECKPOINT_EVERY == 0:
                 await trio.lowlevel.cancel_shielded_checkpoint()
-        while not self._inbox:
+        while not self._is_ready():
             self._check()
             await self._inbox.wait()
         return self._take()
@@ -69,13 +73,13 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """The next message, if it is there already. Acknowledges the one before in any case.
 
         Raises:
-            trio.WouldBlock: it is not.
+            trio.WouldBlock: it is not, or the one before is not stored yet, as `receive` explains.
             SubscribeError, trio.EndOfChannel, trio.ClosedResourceError, trio.BusyResourceError: as
                 `receive`.
         """
         self._check()
         self.acknowledge()
-        if not self._inbox:
+        if not self._is_ready():
             raise trio.WouldBlock
         return self._take()
 
@@ -85,6 +89,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             current, self._current = self._current, None
             self._holder = None
             self._inbox.release(current)
+            self._storing = None if current.released else current
 
     def acknowledge_own(self) -> None:
         """The same, unless another task has it, which may be in the middle of it."""
@@ -134,6 +139,9 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         self.__exit__(exc_type, exc_value, traceback)
         if exc_value is None:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC102, there is nothing to clean up
+
+    def _is_ready(self) -> bool:
+        return bool(self._inbox) and (self._storing is None or self._storing.released)
 
     def _check(self) -> None:
         if self._inbox.closed:

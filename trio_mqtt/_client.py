@@ -55,6 +55,8 @@ class Statistics:
     buffered_bytes: int
     most_buffered_messages: int
     most_buffered_bytes: int
+    commits: int
+    """Batches of records that a durable session has stored."""
 
 
 class Client:
@@ -95,6 +97,8 @@ class Client:
             Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
             TypeError: an argument has another type.
             Down: at QoS 0, there is no connection after a failed attempt.
+            PersistenceError: a durable session could not store it, and it is not accepted.
+            ClientClosed: the client was closed.
             ClosedInDoubt: at QoS 1 and 2, the client ended before the confirmation.
         """
         data = self._check(topic, payload, qos, retain=retain)
@@ -135,25 +139,37 @@ class Client:
 
         Waits for room, in the order of the calls, where as many as the client was told to accept
         are unconfirmed. It checks for cancellation always, and where there is room it yields to
-        other tasks every 64th time only. Cancelled, nothing happened.
+        other tasks every 64th time only. Cancelled there, nothing happened.
+
+        On a durable session it returns once the message is stored. Cancelled during that, the
+        message is still delivered, if it could be stored.
 
         Raises:
             Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
             TypeError: an argument has another type.
+            PersistenceError: a durable session could not store it, and it is not accepted.
+            ClientClosed: the client was closed.
+            ClosedInDoubt: the client ended while the message was being stored.
         """
         data = self._check_enqueue(topic, payload, qos, retain=retain)
         exchange = await self._enqueue(topic, data, qos, retain=retain)
-        await self._give_turn()
+        if exchange.accepted:
+            await self._give_turn()
+        else:
+            await exchange.wait_accepted()
         return exchange
 
     def enqueue_nowait(
         self, topic: str, payload: p.Payload, *, qos: Literal[1, 2] = 1, retain: bool = False
     ) -> Exchange:
-        """As `enqueue`, without waiting for room.
+        """As `enqueue`, without waiting for room, nor for a durable session to store the message.
+
+        `Exchange.wait_accepted` waits for that.
 
         Raises:
             Denied: the topic, the QoS or the size is illegal, or that QoS was disabled.
             TypeError: an argument has another type.
+            ClientClosed: the client was closed.
             PendingLimit: too many messages are unconfirmed.
         """
         data = self._check_enqueue(topic, payload, qos, retain=retain)
@@ -449,4 +465,5 @@ class Client:
             buffered_bytes=inbox.payload_bytes,
             most_buffered_messages=inbox.most_messages,
             most_buffered_bytes=inbox.most_bytes,
+            commits=0 if supervisor.storer is None else supervisor.storer.commits,
         )

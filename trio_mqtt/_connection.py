@@ -32,7 +32,7 @@ from ._errors import (
     UnacceptableProtocolVersion,
 )
 from ._outbox import Outbox
-from ._session import Session
+from ._session import SessionState
 
 READ_SIZE = 65_536
 PIECE_SIZE = 65_536
@@ -91,20 +91,24 @@ class Wakeup:
 class Bells:
     """What wakes tasks, on all connections of a session."""
 
-    writer: Wakeup
-    """Something may be in the outbox."""
     reader: Wakeup
     """The reader that rests may have reason to go on."""
-    progress: trio.lowlevel.ParkingLot
-    """Something was written, or answered."""
-    space: trio.lowlevel.ParkingLot
+    writer: Wakeup = attrs.Factory(Wakeup)
+    """Something may be in the outbox."""
+    storer: Wakeup = attrs.Factory(Wakeup)
+    """Something may be in the journal."""
+    progress: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    """Something was written, answered, or stored."""
+    space: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """There is space for messages at QoS 0."""
+    stored: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
+    """A commit ended."""
 
 
 class Connection:
     """A transport with a decoder: see above."""
 
-    _session: Session
+    _session: SessionState
     _bells: Bells
     _outbox: Outbox
 
@@ -147,7 +151,7 @@ class Connection:
             raise ProtocolViolation("the broker has a session that was to be clean")
         return answer.session_present
 
-    def attach(self, session: Session, outbox: Outbox, bells: Bells) -> None:
+    def attach(self, session: SessionState, outbox: Outbox, bells: Bells) -> None:
         """Serves `session` from now on, after the handshake."""
         self._session = session
         self._outbox = outbox

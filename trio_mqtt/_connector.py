@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TypeVar
 
 import trio
 
 from . import _packets as p
 from ._connection import LOST, Connection, describe
 from ._errors import ConnectionLost, Down
+from ._foreign import unprotected
 from ._settings import Settings, check_credentials
 
 
@@ -20,7 +20,6 @@ class Connector:
     def __init__(self, settings: Settings, codec: p.Codec) -> None:
         self._settings = settings
         self._codec = codec
-        self._discard_due = settings.discard_first
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
@@ -30,9 +29,6 @@ class Connector:
             Down: no connection could be made, or the broker did not accept it.
             ConnectionRefused: the broker's answer.
         """
-        if self._discard_due:
-            await self.discard()
-            self._discard_due = False
         clean = not self._settings.keep_session
         connect = await self._connect_packet(clean=clean, will=self._settings.will)
         async with self._handshake(connect) as (connection, present):
@@ -71,7 +67,7 @@ class Connector:
         name, pause = self._settings.broker.name, self._settings.pause_timeout
         with trio.move_on_after(pause):
             try:
-                return await _unprotected(self._settings.broker.dial)
+                return await unprotected(self._settings.broker.dial)
             except LOST as error:
                 raise Down(f"cannot connect to {name}: {_reasons(error)}") from error
         raise Down(f"cannot connect to {name} within {pause} s")
@@ -82,9 +78,9 @@ class Connector:
         with trio.move_on_after(settings.pause_timeout) as scope:
             try:
                 if callable(username):
-                    username = await _unprotected(username)
+                    username = await unprotected(username)
                 if callable(password):
-                    password = await _unprotected(password)
+                    password = await unprotected(password)
             except OSError as error:
                 raise Down(f"no credentials: {describe(error)}") from error
         if scope.cancelled_caught or callable(username) or callable(password):
@@ -105,18 +101,3 @@ def _reasons(error: BaseException) -> str:
         case cause:
             reasons = dict.fromkeys((describe(cause),))
     return f"{describe(error)} ({', '.join(reasons)})"
-
-
-_T = TypeVar("_T")
-
-
-@trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[[], Awaitable[_T]]) -> _T:
-    """Calls what the application gave us: its code never runs protected from KeyboardInterrupt."""
-    try:
-        return await function()
-    except BaseExceptionGroup as group:
-        # A nursery in there, as Trio's own in open_tcp_stream, has wrapped it.
-        if group.split(KeyboardInterrupt)[1] is None:
-            raise KeyboardInterrupt from group
-        raise

@@ -5,16 +5,19 @@ released, and PUBACK or PUBREC go out in the order of the PUBLISH packets [MQTT-
 [MQTT-4.6.0-3], whatever the order of the releases: `_owed` is the queue of those that wait for the
 ones before. What a connection still owes dies with it, since the broker will send it again. At
 QoS 2 an identifier stays among `_received` until PUBREL, so that the message cannot come twice.
+On a durable session a release at QoS 2, and a PUBREL, count once the journal has stored them.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import attrs
 
 from . import _packets as p
 from ._errors import ProtocolViolation
+from ._journal import Batch, Journal
 from ._outbox import Outbox
 
 _MAX_OWED = 2 * 65_535
@@ -37,13 +40,18 @@ class _Level:
 class Deliveries:
     """The broker's exchanges with us."""
 
-    def __init__(self, codec: p.Codec) -> None:
+    def __init__(self, codec: p.Codec, journal: Journal | None) -> None:
         self._codec = codec
+        self._journal = journal
         self._at_least_once = _Level(p.PubAck)
         self._exactly_once = _Level(p.PubRec)
         self._received: set[int] = set()
         self.repeated = 0
         """PUBLISH packets that the application has or had already, and does not get again."""
+
+    def adopt(self, received: Iterable[int]) -> None:
+        """Identifiers of messages at QoS 2 that the application had in an earlier life."""
+        self._received.update(received)
 
     def detach(self) -> None:
         """The connection ended, and what it still owed with it."""
@@ -52,6 +60,9 @@ class Deliveries:
 
     def session_lost(self) -> None:
         """What the broker sends now is new, whatever its identifier."""
+        known = [*self._received, *self._exactly_once.held]
+        if self._journal is not None and known:
+            self._journal.clear(known)
         self._at_least_once.held.clear()
         self._exactly_once.held.clear()
         self._received.clear()
@@ -84,16 +95,39 @@ class Deliveries:
         return True
 
     def release(self, delivery: p.Delivery, outbox: Outbox | None) -> None:
-        """The application is done with it: answers, as far as order allows."""
+        """The application is done with it: answers, as far as order allows, or has it stored."""
+        if delivery.message.qos == 2:
+            if self._journal is None:
+                self._receive(delivery)
+            elif self._exactly_once.held.get(delivery.packet_id) is delivery:
+                self._journal.receive(delivery)
+                return
+            level = self._exactly_once
+        else:
+            level = self._at_least_once
+            if level.held.get(delivery.packet_id) is delivery:
+                del level.held[delivery.packet_id]
         delivery.released = True
-        exactly_once = delivery.message.qos == 2
-        level = self._exactly_once if exactly_once else self._at_least_once
-        if level.held.get(delivery.packet_id) is delivery:
-            del level.held[delivery.packet_id]
-            if exactly_once:
-                self._received.add(delivery.packet_id)
         if outbox is not None:
             self._answer(level, outbox)
+
+    def stored(self, batch: Batch, outbox: Outbox | None) -> None:
+        """The records of these releases are safe, and of the PUBREL packets."""
+        for delivery in batch.deliveries:
+            self._receive(delivery)
+            delivery.released = True
+        if outbox is None:
+            return
+        self._answer(self._exactly_once, outbox)
+        for packet_id, asked_on in batch.completions.items():
+            if asked_on is outbox:  # else the broker asks again
+                outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+
+    def _receive(self, delivery: p.Delivery) -> None:
+        held = self._exactly_once.held
+        if held.get(delivery.packet_id) is delivery:
+            del held[delivery.packet_id]
+            self._received.add(delivery.packet_id)
 
     def give_back(self, delivery: p.Delivery) -> None:
         """The application will not get it: the broker's redelivery is new."""
@@ -109,7 +143,12 @@ class Deliveries:
         if held is not None:  # before our PUBREC: nothing is owed for it any more
             level.owed = deque(other for other in level.owed if other is not held)
             self._answer(level, outbox)
-        outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+        if self._journal is None:
+            outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+        else:
+            # Once the broker knows, it may use the identifier again, and that must not be taken for
+            # this message after a crash.
+            self._journal.complete(packet_id, outbox)
 
     def _answer(self, level: _Level, outbox: Outbox) -> None:
         owed = level.owed

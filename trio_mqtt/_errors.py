@@ -7,6 +7,7 @@
     │   ├── Denied(ValueError)                  an illegal argument: a retry is futile
     │   ├── Down                                no connection after a failed attempt
     │   ├── PendingLimit(trio.WouldBlock)       too many pending requests
+    │   ├── PersistenceError                    it could not be stored
     │   └── ClientClosed(trio.ClosedResourceError)
     ├── InDoubt                                 sent in part or whole, outcome unknown
     │   ├── SubmitInterrupted                   connection lost during submission
@@ -52,6 +53,14 @@ class PendingLimit(NotSent, trio.WouldBlock):
     """
 
 
+class PersistenceError(NotSent):
+    """A durable session could not store or load what it has to. The `__cause__` says how.
+
+    Of a message it means that it was not accepted: nothing of it was sent, and it is safe to hand
+    it over again. The client goes on, with what was accepted before, and tries the storage again.
+    """
+
+
 class ClientClosed(NotSent, trio.ClosedResourceError):
     """The client ended before the request was made. It stays closed."""
 
@@ -75,7 +84,11 @@ class ResponseLost(InDoubt):
 
 
 class ClosedInDoubt(InDoubt, trio.ClosedResourceError):
-    """The client ended before the broker answered. The message may or may not have arrived."""
+    """The client ended before the broker answered. The request may or may not have arrived.
+
+    With a durable session a message that was accepted is still on its way: `adopt_session` goes on
+    with it, and lists it in `Session.pending`.
+    """
 
 
 class SubscribeError(MQTTError):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from typing import Literal
 
 import trio
 
 from ._connection import Wakeup
 from ._errors import InDoubt, MQTTError
+from ._packets import Message
 
 _MOST_INTERRUPTIONS = 100
 """How many are kept for an iteration that is slow or never begins; older ones are dropped."""
@@ -21,7 +23,8 @@ class Demand:
     """
 
     def __init__(self, reader: Wakeup) -> None:
-        self._reader = reader
+        self.reader = reader
+        """Whom it wakes."""
         self._count = 0
 
     def __bool__(self) -> bool:
@@ -31,13 +34,13 @@ class Demand:
         """Waits in `lot`, and counts."""
         self._count += 1
         if self._count == 1:
-            self._reader.set()
+            self.reader.set()
         try:
             await lot.park()
         finally:
             self._count -= 1
             if not self._count:
-                self._reader.set()
+                self.reader.set()
 
 
 class Answer:
@@ -96,8 +99,9 @@ class Exchange(Answer):
         print("alert acknowledged ✓")
     """
 
-    def __init__(self, demand: Demand) -> None:
+    def __init__(self, demand: Demand, *, accepted: bool = True) -> None:
         super().__init__(demand)
+        self._accepted = accepted
         self._interruptions: deque[InDoubt] = deque(maxlen=_MOST_INTERRUPTIONS)
 
     @property
@@ -105,14 +109,30 @@ class Exchange(Answer):
         """Whether the broker confirmed the message."""
         return self._settled and self._error is None
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the session has the message for good: a volatile one has it at once."""
+        return self._accepted
+
     async def wait_accepted(self) -> None:
-        """Waits until the session has the message for good: a volatile one has it at once."""
-        await trio.lowlevel.checkpoint()
+        """Waits until the session has the message for good, which on a durable one is stored then.
+
+        Raises:
+            PersistenceError: it could not be stored, so that it was not sent and will not be.
+            ClosedInDoubt: the client ended while it was being stored.
+        """
+        if self._accepted or self._settled:
+            await trio.lowlevel.checkpoint()
+        while not (self._accepted or self._settled):
+            await self._change()
+        if not self._accepted:
+            self._check()
 
     async def wait(self) -> None:
         """Waits until the broker confirms the message: PUBACK, or PUBCOMP.
 
         Raises:
+            PersistenceError: it could not be stored, so that it was not sent and will not be.
             ClosedInDoubt: the client ended first.
         """
         await super().wait()
@@ -124,6 +144,7 @@ class Exchange(Answer):
         """Waits for the next interruption; the iteration ends when the message is confirmed.
 
         Raises:
+            PersistenceError: it could not be stored, so that it was not sent and will not be.
             ClosedInDoubt: the client ended first.
         """
         if self._interruptions or self._settled:
@@ -139,3 +160,26 @@ class Exchange(Answer):
         """The connection was lost in the middle. For the client alone to call."""
         self._interruptions.append(interruption)
         self._notify()
+
+    def accept(self) -> None:
+        """The session has it. For the client alone to call."""
+        self._accepted = True
+        self._notify()
+
+
+class AdoptedExchange(Exchange):
+    """An exchange that an earlier life of the session left open, and this one goes on with."""
+
+    def __init__(
+        self, demand: Demand, packet_id: int, qos: Literal[1, 2], message: Message | None
+    ) -> None:
+        super().__init__(demand)
+        self.packet_id = packet_id
+        """By which the broker knows it."""
+        self.qos = qos
+        self.message = message
+        """None once the broker has it, at QoS 2, and merely the end of the exchange is left."""
+
+    def __repr__(self) -> str:
+        what = "received by the broker" if self.message is None else repr(self.message)
+        return f"<AdoptedExchange {self.packet_id} at QoS {self.qos}: {what}>"

@@ -15,7 +15,7 @@ import trio
 from ._connection import Bells
 from ._errors import Denied, MQTTError
 from ._packets import Delivery, Message
-from ._session import Session
+from ._session import SessionState
 
 HARD_BOUND = 2
 """Times the soft one."""
@@ -47,7 +47,7 @@ class Buffer:
 class Inbox:
     """What arrived, in the order of its arrival, and is not taken yet."""
 
-    def __init__(self, session: Session, bounds: Buffer, bells: Bells) -> None:
+    def __init__(self, session: SessionState, bounds: Buffer, bells: Bells) -> None:
         self._session = session
         self._bounds = bounds
         self._bells = bells
@@ -110,20 +110,21 @@ class Inbox:
         self._bytes += _size(message)
         self.most_messages = max(self.most_messages, len(self._entries))
         self.most_bytes = max(self.most_bytes, self._bytes)
-        self._wake()
+        self.wake()
         return True
 
     def put_error(self, error: MQTTError) -> None:
         """Has `error` raised in the application, at this place of the stream."""
         self._entries.append(error)
-        self._wake()
+        self.wake()
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
         self.ended = True
-        self._wake()
+        self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Has the task that waits look again."""
         if self._waiter is not None:
             trio.lowlevel.reschedule(self._waiter)
             self._waiter = None
@@ -136,7 +137,7 @@ class Inbox:
         return self._waiter is not None
 
     async def wait(self) -> None:
-        """Waits for something to happen: a message, an error, the end."""
+        """Waits for something to happen: a message, an error, the end, something stored."""
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._waiter = None
@@ -165,12 +166,14 @@ class Inbox:
         """It is the next one again."""
         self._entries.appendleft(delivery)
         self._bytes += _size(delivery)
-        self._wake()
+        self.wake()
 
     def release(self, delivery: Delivery) -> None:
         """The application is done with it."""
         self._session.release(delivery)
         self._bells.writer.set()
+        if not delivery.released:
+            self._bells.storer.set()
 
     def close(self) -> None:
         """Acknowledges and discards what is in it, and whatever comes later."""
@@ -181,7 +184,7 @@ class Inbox:
             if not isinstance(entry, MQTTError):
                 self._give_up(entry)
         self._bells.reader.set()
-        self._wake()
+        self.wake()
 
     def _give_up(self, message: Message | Delivery) -> None:
         self.given_up += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import cast
 
 import trio
 
@@ -22,7 +21,8 @@ from ._settings import (
     check_credentials,
     check_seconds,
 )
-from ._supervisor import Supervisor
+from ._stored_session import Session
+from ._supervisor import Supervisor, without_cancelled
 from ._transport import Dialer, resolve_broker
 
 
@@ -31,6 +31,7 @@ async def open_client(
     broker: str | Dialer,
     *,
     client_id: str | None = None,
+    session: Session | None = None,
     clean_session: bool = False,
     username: str | Credential | None = None,
     password: str | bytes | Callable[[], Awaitable[str | bytes]] | None = None,
@@ -62,8 +63,10 @@ async def open_client(
         client_id: the identifier of the session, by which the broker keeps it over lost
             connections, though not over the end of this process. Left out, one is generated, and
             the broker is told to keep nothing.
+        session: instead of `client_id`, a `volatile_session`, or one that survives the process, by
+            `init_session` or `adopt_session`. It serves this client alone.
         clean_session: makes the broker forget what an earlier process left under `client_id`;
-            without one there is nothing to forget.
+            without one there is nothing to forget. A session that was adopted cannot be cleaned.
         username, password: override those of the URL. An async callable is awaited at every
             attempt to connect, of which its `OSError` is the failure.
         will: what the broker publishes when the connection is lost, or closed by an exception.
@@ -83,11 +86,12 @@ async def open_client(
         buffer: how much may wait for the application.
 
     Raises:
-        Denied: an argument is illegal.
+        Denied: an argument is illegal, or the session served another client.
         TypeError: an argument has another type.
         Down: the first attempt failed, with `wait_online`.
         ConnectionRefused: the broker's answer, before it ever accepted.
-        Exception: whatever a dialer or a credential of yours raises that is no `OSError`.
+        Exception: whatever a dialer, a credential or a persistence of yours raises that is no
+            `OSError`.
     """
     address = resolve_broker(broker)
     if will is not None and not isinstance(will, Will):
@@ -98,11 +102,13 @@ async def open_client(
         username, password = address.username, address.password
     elif username is None:
         username = address.username
+    named = client_id is not None or session is not None
+    session = _choose_session(session, client_id, clean_session=clean_session)
     settings = Settings(
         broker=address,
-        client_id=check_client_id(client_id),
-        keep_session=client_id is not None,
-        discard_first=client_id is not None and clean_session,
+        client_id=session.client_id,
+        keep_session=named,
+        discard_first=session.discard_due or (named and clean_session),
         username=username,
         password=password,
         will=will,
@@ -123,8 +129,26 @@ async def open_client(
         raise Denied("reconnect_wait_max is less than reconnect_wait_min")
     if not (callable(username) or callable(password)):
         check_credentials(username, password)
-    async with _running(Supervisor(settings, Codec())) as client:
-        yield client
+    session.use()
+    try:
+        async with _running(Supervisor(settings, Codec(), session)) as client:
+            yield client
+    finally:
+        await session.aclose()  # noqa: ASYNC102, it is bounded
+
+
+def _choose_session(
+    session: Session | None, client_id: str | None, *, clean_session: bool
+) -> Session:
+    if session is None:
+        return Session(check_client_id(client_id))
+    if not isinstance(session, Session):
+        raise TypeError(f"a session is a Session, not {type(session).__name__}")
+    if client_id is not None:
+        raise Denied("either a session or a client_id")
+    if clean_session and session.stored is not None and not session.discard_due:
+        raise Denied("a session that was adopted is to be continued, not cleaned")
+    return session
 
 
 @asynccontextmanager
@@ -177,15 +201,7 @@ def _raise_together(failures: Sequence[BaseException], errors: Sequence[BaseExce
         if errors:
             raise errors[0]
         return
-    others = [rest for error in errors if (rest := _without_cancelled(error)) is not None]
+    others = [rest for error in errors if (rest := without_cancelled(error)) is not None]
     if others:
         raise BaseExceptionGroup("the client and its user failed", [*others, *failures])
     raise failures[0]
-
-
-def _without_cancelled(error: BaseException) -> BaseException | None:
-    if isinstance(error, trio.Cancelled):
-        return None
-    if isinstance(error, BaseExceptionGroup):
-        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
-    return error

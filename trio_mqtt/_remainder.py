@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from ._requests import Stage, Transfer
-from ._session import Session
+from ._session import SessionState
 
 
 class Remainder:
     """What a session had accepted at one instant, and how far that got since.
 
-    What is accepted later does not count, nor do the packets that keep the connection alive: else
-    leaving might never end.
+    On a volatile session a message counts until it is confirmed, on a durable one until it is
+    stored: the next life of the session does the rest. What is accepted later does not count, nor
+    do the packets that keep the connection alive: else leaving might never end.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: SessionState) -> None:
         self._session = session
-        self._transfers: list[Transfer] = session.unconfirmed_transfers()
+        self._durable = session.journal is not None
+        self._transfers = session.storing() if self._durable else session.unconfirmed_transfers()
         self._outbox = session.outbox
         self._target = 0 if self._outbox is None else self._outbox.queued
 
     @property
     def is_done(self) -> bool:
-        """Whether all is confirmed, or at QoS 0 written or lost with its connection."""
-        unconfirmed = any(transfer.stage is not Stage.CONFIRMED for transfer in self._transfers)
-        return not unconfirmed and self._written() >= self._target
+        """Whether all is confirmed or stored, or at QoS 0 written or lost with its connection."""
+        return not any(map(self._counts, self._transfers)) and self._written() >= self._target
+
+    def _counts(self, transfer: Transfer) -> bool:
+        return transfer.is_open and not (self._durable and transfer.stored)
 
     def progress(self) -> tuple[int, int, int]:
         """Something that changes as it gets on."""
-        self._transfers = [
-            transfer for transfer in self._transfers if transfer.stage is not Stage.CONFIRMED
-        ]
+        self._transfers = list(filter(self._counts, self._transfers))
         released = sum(transfer.stage is Stage.RELEASED for transfer in self._transfers)
         return len(self._transfers), released, self._written()
 

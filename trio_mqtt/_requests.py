@@ -18,6 +18,8 @@ class Stage(enum.Enum):
     PUBLISHED = enum.auto()
     RELEASED = enum.auto()
     CONFIRMED = enum.auto()
+    REFUSED = enum.auto()
+    """It could not be stored, and so was not accepted after all."""
 
 
 @attrs.define(eq=False)
@@ -31,11 +33,18 @@ class Transfer(Sent):
     stage: Stage = Stage.WAITING
     attempted: bool = False
     """Whether a transport was given it before, so that sending it again is a duplicate."""
+    stored: bool = True
+    """Whether the record of its stage is safe, where the session is durable."""
 
     @property
     def is_waiting(self) -> bool:
         """Whether it was not on the wire in this life."""
         return self.stage is Stage.WAITING
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is on its way."""
+        return self.stage is not Stage.CONFIRMED and self.stage is not Stage.REFUSED
 
 
 @attrs.define(eq=False)

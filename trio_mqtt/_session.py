@@ -2,8 +2,9 @@
 
 Every transition is one plain method call: it changes state, appends to queues, and returns. The
 queues are `outbox`, the bytes for the current connection; `settled`, the requests of ours that are
-answered; `arrived`, the messages for the application; and `refused`, the topic filters that the
-broker failed when they were restored. Whoever called takes what is in them.
+answered; `arrived`, the messages for the application; `accepted`, those of ours that were stored;
+and `refused`, the topic filters that the broker failed when they were restored. Whoever called
+takes what is in them.
 
 *Ours and theirs.* Packet identifiers of ours are one space: an entry of `_outstanding` holds its
 identifier from the moment of acceptance until the final answer [MQTT-2.3.1-3]. The broker's are
@@ -19,6 +20,10 @@ other spaces, in other containers, so that its packet 1 never meets our packet 1
 What is published and released survives the connection, and its order too: attaching to a new
 connection queues all of it again before anything new [MQTT-4.4.0-1] [MQTT-4.6.0-1].
 
+On a durable session there is a journal, and two steps wait for it: a message is accepted, and may
+be sent, once it is stored; PUBREL may be sent once it is stored that PUBREC came. So a transition
+that needs a record queues it there, and `stored` goes on from where it stopped.
+
 The broker's messages to us are the business of `_deliveries.py`.
 """
 
@@ -33,7 +38,9 @@ import attrs
 from . import _packets as p
 from ._deliveries import Deliveries
 from ._errors import InDoubt, NotSent, ProtocolViolation
+from ._journal import Batch, Journal
 from ._outbox import Outbox
+from ._records import Identity
 from ._requests import Pending, Ping, Request, Stage, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._subscriptions import Subscriptions
 
@@ -64,16 +71,23 @@ class Limits:
     exactly_once_window: int = 20
 
 
-class Session:
-    """One session, on a succession of connections, attached to one at a time or to none."""
+class SessionState:
+    """One session, on a succession of connections, attached to one at a time or to none.
 
-    def __init__(self, codec: p.Codec, limits: Limits) -> None:
+    Arguments:
+        codec: of the protocol's version.
+        limits: on messages of ours.
+        stored: what an adopted or new session has in its persistence; None for a volatile one.
+    """
+
+    def __init__(self, codec: p.Codec, limits: Limits, stored: Stored | None = None) -> None:
         self._codec = codec
         self.outbox: Outbox | None = None
         """None while detached: nothing is queued to be sent then."""
         self.settled: list[Pending] = []
         self.arrived: list[p.Message | p.Delivery] = []
         self.refused: list[str] = []
+        self.accepted: list[Transfer] = []
         self.counters = Counters()
 
         self._attached_before = False
@@ -88,8 +102,29 @@ class Session:
         self._pings: deque[Ping] = deque()
         self._requests = 0
         self._subscriptions = Subscriptions()
+        self.journal = None if stored is None else Journal(stored.next_sequence)
+        """What is to be stored; None on a volatile session."""
+        self._storing: dict[int, Transfer] = {}  # accepted once they are stored
+        self._deliveries = Deliveries(codec, self.journal)
+        self._identity: Identity | None = None
+        self._reserved: frozenset[int] = frozenset()
+        if stored is not None:
+            self._adopt(stored)
 
-        self._deliveries = Deliveries(codec)
+    def _adopt(self, stored: Stored) -> None:
+        self._identity = stored.identity
+        self._reserved = stored.identity.reserved
+        self._attached_before = True  # what the broker has is ours
+        self._deliveries.adopt(stored.received)
+        for transfer in stored.transfers:
+            outbound = self._outbound[transfer.qos]
+            outbound.accepted += 1
+            self._outstanding[transfer.packet_id] = transfer
+            if transfer.is_waiting:
+                outbound.waiting.append(transfer)
+            else:
+                outbound.on_wire += 1
+                self._released[transfer.packet_id] = transfer
 
     # Connections
 
@@ -114,10 +149,12 @@ class Session:
         self.outbox = outbox = Outbox()
         if not present:
             self._deliveries.session_lost()
+            self._free_reserved()
         self._restore_subscriptions(present=present)
         if not clean:
             for transfer in self._released.values():  # [MQTT-4.6.0-4]
-                transfer.sent_as(self._codec.encode_ack(p.PubRel, transfer.packet_id), outbox)
+                if transfer.stored:
+                    self._send_pubrel(outbox, transfer)
         for transfer in self._published.values():  # [MQTT-4.6.0-1]
             duplicate = transfer.attempted and not clean  # [MQTT-3.3.1-1]
             packet = transfer.packet
@@ -154,6 +191,21 @@ class Session:
     def disconnect(self) -> None:
         """Sends DISCONNECT, and nothing behind it."""
         self._attached.close(self._codec.encode(p.Disconnect()))
+
+    def discarded(self) -> None:
+        """The broker has forgotten what it had under this identifier, as it was to do first."""
+        if self._identity is not None:
+            self._identify(attrs.evolve(self._identity, discard_due=False))
+
+    def _free_reserved(self) -> None:
+        if self._identity is not None and self._reserved:
+            self._reserved = frozenset()
+            self._identify(attrs.evolve(self._identity, reserved=frozenset()))
+
+    def _identify(self, identity: Identity) -> None:
+        assert self.journal is not None
+        self._identity = identity
+        self.journal.identify(identity)
 
     def _renumber(self, start: int) -> None:
         waiting = list(self._outstanding.values())
@@ -193,8 +245,16 @@ class Session:
         return outbound.most - outbound.accepted
 
     def waiting(self) -> list[Transfer]:
-        """The messages that were accepted and are not on the wire yet."""
-        return [*self._outbound[1].waiting, *self._outbound[2].waiting]
+        """The messages that were accepted, or are being stored, and are not on the wire yet."""
+        return [
+            *self._outbound[1].waiting,
+            *self._outbound[2].waiting,
+            *self._storing.values(),
+        ]
+
+    def storing(self) -> list[Transfer]:
+        """The messages that are accepted once they are stored."""
+        return list(self._storing.values())
 
     def unconfirmed_transfers(self) -> list[Transfer]:
         """The messages that were accepted and are not confirmed."""
@@ -218,6 +278,8 @@ class Session:
     def publish(self, topic: str, payload: bytes, qos: Literal[1, 2], *, retain: bool) -> Transfer:
         """Accepts a message, where there is `room`. It is on its way until it is settled.
 
+        On a durable session that is once it is stored, if it can be.
+
         Raises:
             Denied: it is too large.
         """
@@ -228,11 +290,19 @@ class Session:
         transfer = Transfer(packet_id, qos, packet)
         self._outstanding[packet_id] = transfer
         outbound.accepted += 1
+        if self.journal is None:
+            self._send_or_wait(outbound, transfer)
+        else:
+            transfer.stored = False
+            self._storing[packet_id] = transfer
+            self.journal.publish(transfer)
+        return transfer
+
+    def _send_or_wait(self, outbound: _Outbound, transfer: Transfer) -> None:
         if self.outbox is None or outbound.waiting or outbound.on_wire >= outbound.window:
             outbound.waiting.append(transfer)
         else:
             self._put_on_wire(self.outbox, outbound, transfer)
-        return transfer
 
     def subscribe(
         self, requests: Sequence[tuple[str, p.QoS]], *, restores: bool = False
@@ -272,7 +342,7 @@ class Session:
     def _take_id(self) -> int:
         """An identifier that is not in use [MQTT-2.3.1-1] [MQTT-2.3.1-2]."""
         packet_id = self._next_id
-        while packet_id in self._outstanding:
+        while packet_id in self._outstanding or packet_id in self._reserved:
             packet_id = packet_id % MAX_PACKET_ID + 1
         self._next_id = packet_id % MAX_PACKET_ID + 1
         return packet_id
@@ -289,6 +359,45 @@ class Session:
         outbox, outbound = self._attached, self._outbound[qos]
         while outbound.waiting and outbound.on_wire < outbound.window:
             self._put_on_wire(outbox, outbound, outbound.waiting.popleft())
+
+    # The journal
+
+    @property
+    def has_records(self) -> bool:
+        """Whether something is not stored yet that has to be."""
+        return bool(self.journal)
+
+    @property
+    def is_clearing(self) -> bool:
+        """Whether it is not stored yet that the broker lost the session."""
+        return self.journal is not None and self.journal.clearing
+
+    def stored(self, batch: Batch) -> None:
+        """The batch that was taken from the journal is safe: goes on with what waited for it."""
+        assert self.journal is not None
+        self.journal.stored()
+        outbox = self.outbox
+        for transfer in batch.transfers:
+            transfer.stored = True
+            if transfer.stage is Stage.RELEASED:
+                if outbox is not None:
+                    self._send_pubrel(outbox, transfer)
+            elif transfer.is_waiting:
+                del self._storing[transfer.packet_id]
+                self.accepted.append(transfer)
+                self._send_or_wait(self._outbound[transfer.qos], transfer)
+        self._deliveries.stored(batch, outbox)
+
+    def not_stored(self) -> list[Transfer]:
+        """The batch could not be stored. Returns the messages that are therefore not accepted."""
+        assert self.journal is not None
+        refused = self.journal.not_stored()
+        for transfer in refused:
+            transfer.stage = Stage.REFUSED
+            del self._storing[transfer.packet_id]
+            del self._outstanding[transfer.packet_id]
+            self._outbound[transfer.qos].accepted -= 1
+        return refused
 
     # What the broker sends
 
@@ -350,9 +459,8 @@ class Session:
 
     def _on_pubrec(self, answer: p.PubRec) -> None:
         transfer = self._answered(answer, Stage.PUBLISHED, Stage.RELEASED)
-        pubrel = self._codec.encode_ack(p.PubRel, answer.packet_id)
-        if transfer is None:
-            self._attached.append(pubrel)  # lets the broker's side of it end
+        if transfer is None:  # lets the broker's side of it end
+            self._attached.append(self._codec.encode_ack(p.PubRel, answer.packet_id))
             return
         if transfer.qos == 1:
             raise ProtocolViolation(f"PUBREC {answer.packet_id} answers a PUBLISH at QoS 1")
@@ -361,7 +469,14 @@ class Session:
             self._released[transfer.packet_id] = transfer
             transfer.stage = Stage.RELEASED
             transfer.packet = b""
-        transfer.sent_as(pubrel, self._attached)
+            if self.journal is not None:
+                transfer.stored = False
+                self.journal.release(transfer)
+        if transfer.stored:
+            self._send_pubrel(self._attached, transfer)
+
+    def _send_pubrel(self, outbox: Outbox, transfer: Transfer) -> None:
+        transfer.sent_as(self._codec.encode_ack(p.PubRel, transfer.packet_id), outbox)
 
     def _on_pubcomp(self, answer: p.PubComp) -> None:
         transfer = self._answered(answer, Stage.RELEASED)
@@ -389,6 +504,8 @@ class Session:
         outbound.on_wire -= 1
         self.counters.confirmed += 1
         self.settled.append(transfer)
+        if self.journal is not None:
+            self.journal.settle(transfer.packet_id)
         if outbound.waiting:
             self._fill_window(transfer.qos)
 
@@ -431,6 +548,17 @@ class Session:
             self.settled.append(self._pings.popleft())
         else:
             self.counters.unmatched_answers += 1
+
+
+@attrs.frozen
+class Stored:
+    """What a durable session has in its persistence, from an earlier life or to begin with."""
+
+    identity: Identity
+    next_sequence: int
+    transfers: tuple[Transfer, ...] = ()
+    """In order. Those that are WAITING were attempted before, for all that is known."""
+    received: frozenset[int] = frozenset()
 
 
 @attrs.define

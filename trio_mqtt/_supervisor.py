@@ -11,13 +11,13 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import trio
 
 from . import _packets as p
 from ._backoff import Backoff
-from ._connection import Bells, Connection, Wakeup
+from ._connection import Bells, Connection
 from ._connector import Connector
 from ._errors import (
     ClientClosed,
@@ -28,13 +28,16 @@ from ._errors import (
     InDoubt,
     MQTTError,
     NotSent,
+    PersistenceError,
     SubscribeError,
 )
-from ._exchange import Answer, Demand, Exchange
+from ._exchange import Answer, Exchange
 from ._inbox import Inbox
 from ._requests import Pending, Transfer
-from ._session import MAX_PACKET_ID, Session
+from ._session import MAX_PACKET_ID, SessionState
 from ._settings import Settings
+from ._stored_session import Session
+from ._storer import Storer
 
 logger = logging.getLogger("trio_mqtt")
 
@@ -49,15 +52,23 @@ may be waiting for us to read before it reads."""
 class Supervisor:
     """One session, its connection of the moment, and who waits for what."""
 
-    def __init__(self, settings: Settings, codec: p.Codec) -> None:
+    def __init__(self, settings: Settings, codec: p.Codec, session: Session) -> None:
         self.settings = settings
-        self.session = Session(codec, settings.limits)
+        self.session = SessionState(codec, settings.limits, session.stored)
         self.connector = Connector(settings, codec)
-        lot = trio.lowlevel.ParkingLot
-        self.bells = Bells(writer=Wakeup(), reader=Wakeup(), progress=lot(), space=lot())
-        self.demand = Demand(self.bells.reader)
+        self._discard_due = settings.discard_first
+        self.demand = session.demand
+        self.bells = Bells(reader=self.demand.reader)
         self.inbox = Inbox(self.session, settings.buffer, self.bells)
         self._answers: dict[Pending, Answer] = {}
+        for transfer, exchange in session.exchanges.items():
+            self._answers[transfer] = exchange
+        self.storer: Storer | None = None
+        """What commits the records of a durable session."""
+        if self.session.journal is not None and session.persistence is not None:
+            self.storer = Storer(
+                self.session, self.session.journal, session.persistence, self.bells.storer
+            )
         self._random = random.Random()  # noqa: S311, not for secrets
 
         self.connection: Connection | None = None
@@ -71,6 +82,7 @@ class Supervisor:
         self._overflow = trio.Event()
         """Whether messages on this connection were given back to the broker."""
         self._disconnecting = False
+        self._failing = False
         self.session_present = False
         self.connects = 0
         self.received = 0
@@ -86,10 +98,14 @@ class Supervisor:
         Raises:
             ConnectionRefused: the broker's answer, before it ever accepted.
             Down: the first attempt failed, and was to succeed.
-            Exception: a dialer or a credential of the application failed in its own way.
+            Exception: a dialer, a credential or a persistence of the application failed in its own
+                way.
         """
         with self._scope:
-            await self._run()
+            if self.storer is None:
+                await self._run()
+            else:
+                await _until_one_ends([self._run, partial(self._store, self.storer)])
 
     async def _run(self) -> None:
         settings = self.settings
@@ -97,6 +113,8 @@ class Supervisor:
         while True:
             taken = self.inbox.taken
             try:
+                if self._discard_due:
+                    await self._discard()
                 async with self.connector.connect() as (connection, present):
                     await self._serve(connection, present=present, backoff=backoff)
                 return
@@ -117,6 +135,18 @@ class Supervisor:
                 return
             await trio.sleep(delay)
             self._down = None
+
+    async def _discard(self) -> None:
+        """Has the broker forget the session before its first use, once.
+
+        Raises:
+            Down, ConnectionRefused: as `Connector.discard`.
+        """
+        await self.connector.discard()
+        self.session.discarded()
+        if not await self._all_stored():  # else a crash would have it done again, later
+            raise Down("cannot store that the broker was made to forget the session")
+        self._discard_due = False
 
     async def _serve(self, connection: Connection, *, present: bool, backoff: Backoff) -> None:
         """Lets the connection's tasks run. Returns when DISCONNECT was sent.
@@ -144,6 +174,10 @@ class Supervisor:
         self._overflow = trio.Event()
         try:
             self._hand_on()  # attaching may settle requests
+            if self.session.is_clearing and not await self._all_stored():
+                # What the broker sends now must not be taken for what it sent before, also not
+                # after a crash.
+                raise ConnectionLost("cannot store that the broker lost the session")
             await _until_one_ends(tasks)
             await connection.linger()
         except ConnectionLost as error:
@@ -203,6 +237,8 @@ class Supervisor:
             self.received += len(arrived)
             for message in arrived:
                 self._put(message)
+        if session.has_records:
+            self.bells.storer.set()
         outbox = session.outbox
         if outbox:
             self.bells.writer.set()
@@ -251,6 +287,56 @@ class Supervisor:
         finally:
             self.inbox.awaited_low = False
         raise ConnectionLost("closed, as the application did not take its messages")
+
+    # The journal
+
+    async def _store(self, storer: Storer) -> None:
+        try:
+            while True:
+                await storer.wait_due()
+                self._hand_on_stored(storer, await storer.commit())
+        except trio.Cancelled:
+            self._hand_on_stored(storer, await storer.finish())  # noqa: ASYNC102, it is bounded
+            raise
+
+    def _hand_on_stored(self, storer: Storer, refused: Sequence[Transfer]) -> None:
+        """Hands on what a commit decided, and has what it released written."""
+        session = self.session
+        self._tell_failure(storer)
+        accepted, session.accepted = session.accepted, []
+        for transfer in accepted:
+            exchange = self._answers.get(transfer)
+            if isinstance(exchange, Exchange):
+                exchange.accept()
+        for transfer in refused:
+            self._rooms[transfer.qos].free(session.room(transfer.qos))
+            answer = self._answers.pop(transfer, None)
+            if answer is not None:
+                error = PersistenceError(f"not stored: {storer.failure}")
+                error.__cause__ = storer.failure
+                answer.settle(error)
+        self.bells.stored.unpark_all()
+        self.bells.progress.unpark_all()
+        self.bells.writer.set()
+        self.inbox.wake()
+
+    def _tell_failure(self, storer: Storer) -> None:
+        """Logs that commits begin to fail, and that they fail no longer."""
+        failed = storer.failure is not None
+        if failed and not self._failing:
+            logger.warning("cannot store the session, trying again: %s", storer.failure)
+        elif self._failing and not failed:
+            logger.info("the session is stored again")
+        self._failing = failed
+
+    async def _all_stored(self) -> bool:
+        """Waits until nothing is left to be stored; False if that makes no end in time."""
+        self.bells.storer.set()
+        with trio.move_on_after(self.settings.pause_timeout):
+            while self.session.has_records:
+                await self.bells.stored.park()
+            return True
+        return False
 
     # States
 
@@ -302,7 +388,7 @@ class Supervisor:
         if self.closed:
             return
         self.closed = True
-        if self.session.unconfirmed:
+        if self.session.unconfirmed and self.storer is None:
             logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
         answers, self._answers = self._answers, {}
         for answer in answers.values():
@@ -315,8 +401,10 @@ class Supervisor:
         self._changed.unpark_all()
 
     def close(self) -> None:
-        """Ends the connection at once, and with it the client."""
+        """Ends the connection at once, and with it the client, after a last commit."""
         self._scope.cancel()
+        if self.storer is not None:
+            self.storer.hurry()
 
     def disconnect(self) -> None:
         """Ends the connection by DISCONNECT, behind all that is queued, and with it the client."""
@@ -346,9 +434,12 @@ class Supervisor:
 
     def follow(self, transfer: Transfer) -> Exchange:
         """The exchange of a message, which has been accepted just now."""
-        exchange = Exchange(self.demand)
+        exchange = Exchange(self.demand, accepted=transfer.stored)
         self._answers[transfer] = exchange
-        self.bells.writer.set()
+        if transfer.stored:
+            self.bells.writer.set()
+        else:
+            self.bells.storer.set()
         return exchange
 
     async def ready(self) -> Connection:
@@ -445,16 +536,27 @@ class _Room:
             self.waiting.unpark()
 
 
+def without_cancelled(error: BaseException) -> BaseException | None:
+    """What it says besides cancellation, which may come in groups; None when that is nothing."""
+    if isinstance(error, trio.Cancelled):
+        return None
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).split(trio.Cancelled)[1]
+    return error
+
+
 async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> None:
     """Runs the tasks until one of them ends, and ends as it did, the first of them if several."""
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
 
     @trio.lowlevel.enable_ki_protection
     async def run(task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
-        except Exception as error:  # noqa: BLE001, ConnectionLost or a defect; raised again below
-            errors.append(error)
+        except BaseException as error:
+            if without_cancelled(error) is None:
+                raise
+            errors.append(error)  # raised again below, without the nursery around it
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:
