@@ -34,6 +34,8 @@ PURE_LAYERS = [
     "_outbox",
     "_requests",
     "_journal",
+    "_packet_ids",
+    "_transfers",
     "_deliveries",
     "_subscriptions",
     "_session",

@@ -9,7 +9,8 @@ from trio_mqtt._codec311 import Codec
 from trio_mqtt._errors import InDoubt, NotSent
 from trio_mqtt._outbox import Outbox
 from trio_mqtt._requests import Pending
-from trio_mqtt._session import Limits, SessionState
+from trio_mqtt._session import SessionState
+from trio_mqtt._transfers import Limits
 from trio_mqtt.testing._server311 import server_decoder
 
 MANY = 1_000_000

@@ -19,6 +19,8 @@ LAYERS = [
     "_outbox",
     "_requests",
     "_journal",
+    "_packet_ids",
+    "_transfers",
     "_deliveries",
     "_subscriptions",
     "_session",

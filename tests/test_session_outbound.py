@@ -7,7 +7,7 @@ import pytest
 from trio_mqtt import _packets as p
 from trio_mqtt._errors import Down, ProtocolViolation, ResponseLost, SubmitInterrupted
 from trio_mqtt._requests import Ping, SubscribeRequest, Transfer
-from trio_mqtt._session import MAX_PENDING, Limits
+from trio_mqtt._transfers import MAX_PENDING, Limits
 
 from .session_driver import Driver, ids
 

@@ -12,7 +12,6 @@ from ._codec311 import Codec
 from ._errors import Denied
 from ._inbox import Buffer
 from ._packets import Will
-from ._session import MAX_PENDING, Limits
 from ._settings import (
     Credential,
     Settings,
@@ -23,6 +22,7 @@ from ._settings import (
 )
 from ._stored_session import Session
 from ._supervisor import Supervisor, without_cancelled
+from ._transfers import MAX_PENDING, Limits
 from ._transport import Dialer, resolve_broker
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from . import _packets as p
 from ._errors import PersistenceError, ProtocolViolation
+from ._packet_ids import MAX_PACKET_ID
 from ._records import (
     BROKERS,
     MAX_KEY,
@@ -23,7 +24,8 @@ from ._records import (
     encode_record,
 )
 from ._requests import Stage, Transfer
-from ._session import MAX_PACKET_ID, MAX_PENDING, Stored
+from ._session import Stored
+from ._transfers import MAX_PENDING
 
 _MOST_RESERVED = MAX_PACKET_ID - 3 * MAX_PENDING
 """So that identifiers are left for all that may be pending."""

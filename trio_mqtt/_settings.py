@@ -13,8 +13,8 @@ import attrs
 from ._errors import Denied
 from ._inbox import Buffer
 from ._packets import Will
-from ._session import Limits
 from ._topics import MAX_STRING_BYTES, require_string
+from ._transfers import Limits
 from ._transport import Address
 
 Credential: TypeAlias = Callable[[], Awaitable[str]]

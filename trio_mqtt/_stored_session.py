@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import trio
@@ -121,18 +122,11 @@ async def init_session(client_id: str, persistence: Persistence) -> Session:
         TypeError: an argument has another type.
     """
     check_client_id(client_id)
-    await _acquire(persistence)
-    try:
+    async with _opening(persistence):
         if await unprotected(persistence.keys):
             raise Denied(f"{persistence!r} has a session: adopt_session continues it")
         recovery = new_session(client_id)
         await unprotected(partial(persistence.commit, recovery.saves, ()))
-    except OSError as error:
-        await _let_go(persistence)
-        raise PersistenceError(f"cannot begin a session in {persistence!r}: {error}") from error
-    except BaseException:
-        await _let_go(persistence)
-        raise
     return Session(client_id, persistence, recovery)
 
 
@@ -152,8 +146,7 @@ async def adopt_session(persistence: Persistence) -> Session:
             is no session, or one of a later version of this library.
         TypeError: it is no `Persistence`.
     """
-    await _acquire(persistence)
-    try:
+    async with _opening(persistence):
         keys = await unprotected(persistence.keys)
         if not keys:
             raise Denied(f"{persistence!r} is empty: init_session begins a session there")
@@ -161,25 +154,24 @@ async def adopt_session(persistence: Persistence) -> Session:
         recovery = recover(values, Codec())
         if recovery.saves or recovery.deletes:
             await unprotected(partial(persistence.commit, recovery.saves, recovery.deletes))
-    except OSError as error:
-        await _let_go(persistence)
-        raise PersistenceError(f"cannot adopt the session of {persistence!r}: {error}") from error
-    except BaseException:
-        await _let_go(persistence)
-        raise
     return Session(recovery.stored.identity.client_id, persistence, recovery)
 
 
-async def _acquire(persistence: Persistence) -> None:
+@asynccontextmanager
+async def _opening(persistence: Persistence) -> AsyncGenerator[None, None]:
+    """Takes hold of a persistence, and lets go of it again if the body fails."""
     if not isinstance(persistence, Persistence):
         raise TypeError(f"a persistence is a Persistence, not {type(persistence).__name__}")
     await unprotected(persistence.acquire)
-
-
-async def _let_go(persistence: Persistence) -> None:
-    """After a failure, which is what is to be raised."""
-    with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):
-        await _release(persistence)
+    try:
+        yield
+    except BaseException as error:
+        with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):
+            await _release(persistence)
+        if isinstance(error, OSError):
+            # Cancelled is no OSError.
+            raise PersistenceError(f"{persistence!r} fails: {error}") from error
+        raise
 
 
 async def _release(persistence: Persistence) -> None:

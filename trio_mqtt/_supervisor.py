@@ -33,8 +33,9 @@ from ._errors import (
 )
 from ._exchange import Answer, Exchange
 from ._inbox import Inbox
+from ._packet_ids import MAX_PACKET_ID
 from ._requests import Pending, Transfer
-from ._session import MAX_PACKET_ID, SessionState
+from ._session import SessionState
 from ._settings import Settings
 from ._stored_session import Session
 from ._storer import Storer
@@ -553,7 +554,7 @@ async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> Non
     async def run(task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103
             if without_cancelled(error) is None:
                 raise
             errors.append(error)  # raised again below, without the nursery around it
