@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import Codec
 from trio_mqtt._errors import InDoubt, NotSent
+from trio_mqtt._journal import Batch
 from trio_mqtt._outbox import Outbox
+from trio_mqtt._records import BROKERS, decode_record
 from trio_mqtt._requests import Pending
-from trio_mqtt._session import SessionState
+from trio_mqtt._session import SessionState, Stored
 from trio_mqtt._transfers import Limits
 from trio_mqtt.testing._server311 import server_decoder
 
@@ -19,11 +21,21 @@ MANY = 1_000_000
 class Driver:
     """A session, and a broker's view of it."""
 
-    def __init__(self, limits: Limits | None = None, *, attach: bool = True) -> None:
-        self.session = SessionState(Codec(), Limits() if limits is None else limits)
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        attach: bool = True,
+        stored: Stored | None = None,
+        present: bool = False,
+    ) -> None:
+        limits = Limits() if limits is None else limits
+        self.session = SessionState(Codec(), limits, stored)
+        self.values: dict[int, bytes] = {}
+        """What a durable session has stored, by key."""
         self._decoder = server_decoder()
         if attach:
-            self.attach()
+            self.attach(present=present)
 
     def attach(
         self, *, clean: bool = False, present: bool = False, restart_at: int = 1
@@ -46,6 +58,28 @@ class Driver:
         """Takes packets in, and returns what is sent in answer."""
         self.session.receive(iter(packets), room)
         return self.sent()
+
+    def take(self) -> Batch:
+        """What is queued to be stored."""
+        assert self.session.journal is not None
+        return self.session.journal.take()
+
+    def store(self, batch: Batch | None = None) -> list[p.Served]:
+        """Stores what is queued, or was taken, and returns what is sent then."""
+        batch = self.take() if batch is None else batch
+        self.values.update(batch.saves())
+        for key in batch.deletes():
+            self.values.pop(key, None)
+        self.session.stored(batch)
+        return [] if self.session.outbox is None else self.sent()
+
+    def records(self) -> list[tuple[int, str]]:
+        """The keys and kinds of what is stored, but for the session itself."""
+        return [
+            (key, decode_record(key, value).kind.name)
+            for key, value in sorted(self.values.items())
+            if key % BROKERS
+        ]
 
     def arrived(self) -> list[p.Message | p.Delivery]:
         arrived, self.session.arrived = self.session.arrived, []

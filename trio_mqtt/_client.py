@@ -174,17 +174,17 @@ class Client:
         """
         data = self._check_enqueue(topic, payload, qos, retain=retain)
         self._supervisor.check_open()
-        if not self._supervisor.has_room(qos):
+        if not self._supervisor.answers.has_room(qos):
             raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
         transfer = self._session.publish(topic, data, qos, retain=retain)
-        return self._supervisor.follow(transfer)
+        return self._supervisor.answers.follow(transfer)
 
     async def _enqueue(
         self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
     ) -> Exchange:
         await self._supervisor.wait_for_room(qos)
         transfer = self._session.publish(topic, data, qos, retain=retain)
-        return self._supervisor.follow(transfer)
+        return self._supervisor.answers.follow(transfer)
 
     async def _give_turn(self) -> None:
         """Every so often, after a message was accepted, when it is too late for cancellation."""
@@ -331,13 +331,13 @@ class Client:
     async def _answers(
         self, requests: Sequence[SubscribeRequest | UnsubscribeRequest | Ping]
     ) -> None:
-        answers = [self._supervisor.expect(request) for request in requests]
+        answers = [self._supervisor.answers.expect(request) for request in requests]
         try:
             for answer in answers:
                 await answer.wait()
         finally:
             for request in requests:
-                self._supervisor.forget(request)
+                self._supervisor.answers.forget(request)
 
     @property
     def messages(self) -> MessageChannel:
@@ -457,7 +457,7 @@ class Client:
             confirmed=counters.confirmed,
             unconfirmed=self._session.unconfirmed,
             downgrades=counters.downgrades,
-            received=supervisor.received,
+            received=supervisor.reception.received,
             repeated=self._session.repeated,
             given_up=inbox.given_up,
             unmatched_answers=counters.unmatched_answers,

@@ -37,6 +37,7 @@ from ._persistence import Persistence
 _PLAN = "batch"
 _BESIDE = ".new"
 _KEY_NAME = re.compile(r"[01][0-9a-f]{4}")
+_BESIDE_NAME = re.compile(rf"({_KEY_NAME.pattern}|{_PLAN}){re.escape(_BESIDE)}")
 _ENTRY = Struct(">II")
 _CHECKSUM = Struct(">I")
 
@@ -122,10 +123,13 @@ class Files:
         self.directory = directory
         self._unfinished: Plan | None = None
         """A plan that is decided, and not carried out."""
+        self._left_over: Collection[str] = ()
+        """Files of a commit that failed, which may be there."""
 
     def open(self) -> None:
         """Locks the directory, and ends what a crash left in the middle."""
         self.directory.open()
+        self._unfinished, self._left_over = None, ()  # since then others may have been here
         try:
             self._recover()
         except BaseException:
@@ -143,10 +147,23 @@ class Files:
     def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
         """Stores and deletes, all or nothing."""
         self.directory.check()
+        self._clean_up()
         self._finish()
-        if len(saves) + len(deletes) > 1:
-            self._commit_batch(saves, deletes)
-            return
+        self._left_over = (_PLAN, _PLAN + _BESIDE, *map(_beside, saves))
+        try:
+            if len(saves) + len(deletes) > 1:
+                self._unfinished = self._decide(saves, deletes)
+            else:
+                self._commit_one(saves, deletes)
+        except BaseException:
+            with suppress(OSError):  # the next commit tries again
+                self._clean_up()
+            raise
+        self._left_over = ()
+        with suppress(OSError):  # it is decided; the next commit tries again
+            self._finish()
+
+    def _commit_one(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
         for key, value in saves.items():
             self.directory.write(_beside(key), value)
             self.directory.rename(_beside(key), _name(key))
@@ -154,23 +171,23 @@ class Files:
             self.directory.remove(_name(key))
         self.directory.sync()
 
-    def _commit_batch(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
-        directory = self.directory
+    def _decide(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> Plan:
         plan = Plan({key: zlib.crc32(value) for key, value in saves.items()}, deletes)
-        try:
-            for key, value in saves.items():
-                directory.write(_beside(key), value)
-            directory.write(_PLAN + _BESIDE, plan.encode())
-            directory.rename(_PLAN + _BESIDE, _PLAN)
-            directory.sync()
-        except OSError:
-            for name in (_PLAN, _PLAN + _BESIDE, *map(_beside, saves)):
-                with suppress(OSError):
-                    directory.remove(name)
-            raise
-        self._unfinished = plan
-        with suppress(OSError):  # it is decided; the next commit tries again
-            self._finish()
+        for key, value in saves.items():
+            self.directory.write(_beside(key), value)
+        self.directory.write(_PLAN + _BESIDE, plan.encode())
+        self.directory.rename(_PLAN + _BESIDE, _PLAN)
+        self.directory.sync()
+        return plan
+
+    def _clean_up(self) -> None:
+        """Removes what a commit that failed left: the room on the disk, and the plan above all.
+
+        The sync of a later commit would have decided that.
+        """
+        for name in self._left_over:
+            self.directory.remove(name)
+        self._left_over = ()
 
     def _finish(self) -> None:
         """Carries out what is decided."""
@@ -193,7 +210,7 @@ class Files:
         if plan is not None:
             self._carry_out(plan)
         for name in directory.names():
-            if name.endswith(_BESIDE):
+            if _BESIDE_NAME.fullmatch(name):
                 directory.remove(name)
         directory.remove(_PLAN)
         directory.sync()

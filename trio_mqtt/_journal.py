@@ -66,7 +66,7 @@ class Journal:
         self._taken: Batch | None = None
         self.urgent = False
         """Whether something waits for what is queued. Deletions alone may wait for company."""
-        self.awaited = False
+        self.wanted = False
         """Whether a caller does, to be told soon if it cannot be stored."""
 
     def __bool__(self) -> bool:
@@ -89,7 +89,7 @@ class Journal:
         """A message is accepted once this is stored."""
         self._save(transfer.packet_id, Kind.PUBLISH, transfer.packet)
         self._queue.transfers.append(transfer)
-        self.awaited = True
+        self.wanted = True
 
     def release(self, transfer: Transfer) -> None:
         """PUBREC came: never again may the message itself be sent [MQTT-4.3.3-1]."""
@@ -135,7 +135,7 @@ class Journal:
         """All that is queued, for the one commit at a time."""
         assert self._taken is None
         self._taken, self._queue = self._queue, Batch()
-        self.urgent = self.awaited = False
+        self.urgent = self.wanted = False
         return self._taken
 
     def stored(self) -> None:

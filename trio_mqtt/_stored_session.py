@@ -168,9 +168,8 @@ async def _opening(persistence: Persistence) -> AsyncGenerator[None, None]:
     except BaseException as error:
         with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):
             await _release(persistence)
-        if isinstance(error, OSError):
-            # Cancelled is no OSError.
-            raise PersistenceError(f"{persistence!r} fails: {error}") from error
+        if isinstance(error, OSError):  # which no Cancelled is
+            raise PersistenceError(f"{persistence!r}: {error}") from error  # noqa: ASYNC104
         raise
 
 

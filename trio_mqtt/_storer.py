@@ -1,4 +1,4 @@
-"""Commits what a durable session has queued in its journal, one batch after the other.
+"""The task that commits what a durable session has queued in its journal, batch after batch.
 
 A batch is whatever was queued while the one before was being committed, so that the more there is
 to store, the fewer commits a message costs. Deletions alone wait a moment for company: that a
@@ -7,19 +7,23 @@ message is confirmed need not be safe at once, as without it nothing happens but
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
 from functools import partial
+from typing import NoReturn
 
 import trio
 
-from ._connection import Wakeup
+from ._answers import Answers
+from ._connection import Bells
 from ._errors import PersistenceError
 from ._foreign import unprotected
-from ._journal import Batch, Journal
+from ._inbox import Inbox
+from ._journal import Batch
 from ._persistence import Persistence
-from ._requests import Transfer
 from ._session import SessionState
+
+logger = logging.getLogger("trio_mqtt")
 
 LAZY = 0.05
 """Seconds that deletions wait for company."""
@@ -35,54 +39,90 @@ class Storer:
     """The commits of one session."""
 
     def __init__(
-        self, session: SessionState, journal: Journal, persistence: Persistence, wakeup: Wakeup
+        self,
+        session: SessionState,
+        persistence: Persistence,
+        answers: Answers,
+        inbox: Inbox,
+        bells: Bells,
     ) -> None:
+        assert session.journal is not None
         self._session = session
-        self._journal = journal
+        self._journal = session.journal
         self._persistence = persistence
-        self._wakeup = wakeup
+        self._answers = answers
+        self._inbox = inbox
+        self._bells = bells
         self._lazy_until = math.inf
-        self._retry_at = -math.inf
+        self._retry_at = math.inf
         self._end_by = math.inf
         self._scope = trio.CancelScope()
-        self.failure: Exception | None = None
+        self._failure: Exception | None = None
         """Why the latest commit failed, if it did."""
         self.commits = 0
 
-    async def wait_due(self) -> None:
+    async def run(self) -> NoReturn:
+        """Commits until it is cancelled, and then once more, for `LAST` seconds at most.
+
+        Raises:
+            Exception: a persistence of the application failed in its own way.
+        """
+        try:
+            while True:
+                await self._wait_due()
+                await self._commit()
+        except trio.Cancelled:
+            self.hurry()
+            if self._journal.has_queued:
+                await self._commit()  # noqa: ASYNC102, it shields itself
+            raise
+
+    def hurry(self) -> None:
+        """The client is being closed: commits end within `LAST` seconds from now."""
+        if self._end_by == math.inf:
+            self._end_by = self._scope.deadline = trio.current_time() + LAST
+
+    async def _wait_due(self) -> None:
         """Waits until there is something to store, and it is time to."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._lazy_until = math.inf
         while (due := self._due()) > trio.current_time():
             with trio.CancelScope(deadline=due):
-                await self._wakeup.wait()
+                await self._bells.storer.wait()
 
     def _due(self) -> float:
         """When to commit, in Trio's time."""
         journal = self._journal
         if not journal.has_queued:
             return math.inf
-        if journal.awaited:
+        if journal.wanted:
             return -math.inf
-        if self.failure is not None:
+        if self._failure is not None:
             return self._retry_at
         if journal.urgent:
             return -math.inf
         self._lazy_until = min(self._lazy_until, trio.current_time() + LAZY)
         return self._lazy_until
 
-    async def commit(self) -> Sequence[Transfer]:
-        """Commits all that is queued. Returns the messages that could not be stored."""
+    async def _commit(self) -> None:
+        """Commits all that is queued, and tells those who wait for it."""
+        session, bells = self._session, self._bells
         batch = self._journal.take()
-        self.failure = await self._commit(batch)
-        if self.failure is None:
-            self.commits += 1
-            self._session.stored(batch)
-            return ()
-        self._retry_at = trio.current_time() + RETRY
-        return self._session.not_stored()
+        failure = await self._save(batch)
+        self._note(failure)
+        if failure is None:
+            session.stored(batch)
+            accepted, session.accepted = session.accepted, []
+            self._answers.accept(accepted)
+        else:
+            self._answers.refuse(session.not_stored(), failure)
+        bells.writer.set()
+        bells.stored.unpark_all()
+        bells.progress.unpark_all()
+        self._inbox.wake()
 
-    async def _commit(self, batch: Batch) -> Exception | None:
+    async def _save(self, batch: Batch) -> Exception | None:
+        """Returns why it could not be stored."""
         with trio.CancelScope(deadline=self._end_by, shield=True) as self._scope:
             try:
                 if batch.payload_bytes < LARGE:
@@ -96,12 +136,14 @@ class Storer:
             return PersistenceError(f"a commit did not end within {LAST} s")
         return None
 
-    async def finish(self) -> Sequence[Transfer]:
-        """Commits what is left, also when cancelled, for `LAST` seconds at most."""
-        self.hurry()
-        return await self.commit() if self._journal.has_queued else ()
-
-    def hurry(self) -> None:
-        """The client is being closed: commits end within `LAST` seconds from now."""
-        if self._end_by == math.inf:
-            self._end_by = self._scope.deadline = trio.current_time() + LAST
+    def _note(self, failure: Exception | None) -> None:
+        """Logs that commits begin to fail, and that they fail no longer."""
+        if failure is None:
+            self.commits += 1
+            if self._failure is not None:
+                logger.info("the session is stored again")
+        else:
+            self._retry_at = trio.current_time() + RETRY
+            if self._failure is None:
+                logger.warning("cannot store the session, trying again: %s", failure)
+        self._failure = failure

@@ -1,53 +1,41 @@
 """The task that carries one session over a succession of connections.
 
-It has a connection made, attaches the session, and lets the three tasks of the connection run until
-one of them ends. Then it detaches, waits a while, and starts again. What the session queued is
-handed on here: arrivals to the channel, and answers to the tasks that wait for them.
+It has a connection made, attaches the session, and lets the tasks of the connection run until one
+of them ends. Then it detaches, waits a while, and starts again. Of a durable session another task
+stores the records all the while.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Literal, cast
 
 import trio
 
 from . import _packets as p
+from ._answers import Answers
 from ._backoff import Backoff
 from ._connection import Bells, Connection
 from ._connector import Connector
 from ._errors import (
     ClientClosed,
-    ClosedInDoubt,
     ConnectionLost,
     ConnectionRefused,
     Down,
-    InDoubt,
     MQTTError,
-    NotSent,
-    PersistenceError,
-    SubscribeError,
 )
-from ._exchange import Answer, Exchange
 from ._inbox import Inbox
 from ._packet_ids import MAX_PACKET_ID
-from ._requests import Pending, Transfer
+from ._reception import Reception
 from ._session import SessionState
 from ._settings import Settings
 from ._stored_session import Session
 from ._storer import Storer
 
 logger = logging.getLogger("trio_mqtt")
-
-MOST_QUEUED_PACKETS = 400_000
-"""More than all windows and the smallest messages at QoS 0 come to, so that only answers to a
-broker that sends without reading get there."""
-BLOCKED_AFTER = 0.2
-"""Seconds that a write may take before the reader, though stopped, goes on for its sake: a broker
-may be waiting for us to read before it reads."""
 
 
 class Supervisor:
@@ -61,14 +49,13 @@ class Supervisor:
         self.demand = session.demand
         self.bells = Bells(reader=self.demand.reader)
         self.inbox = Inbox(self.session, settings.buffer, self.bells)
-        self._answers: dict[Pending, Answer] = {}
-        for transfer, exchange in session.exchanges.items():
-            self._answers[transfer] = exchange
+        self.answers = Answers(self.session, self.demand, self.bells, session.exchanges)
+        self.reception = Reception(self.session, self.inbox, self.answers, self.demand, self.bells)
         self.storer: Storer | None = None
         """What commits the records of a durable session."""
-        if self.session.journal is not None and session.persistence is not None:
+        if session.persistence is not None:
             self.storer = Storer(
-                self.session, self.session.journal, session.persistence, self.bells.storer
+                self.session, session.persistence, self.answers, self.inbox, self.bells
             )
         self._random = random.Random()  # noqa: S311, not for secrets
 
@@ -77,16 +64,11 @@ class Supervisor:
         """Why the latest attempt failed; None while one is under way or has succeeded."""
         self.closed = False
         self._changed = trio.lowlevel.ParkingLot()
-        self._rooms = {1: _Room(), 2: _Room()}
         self._scope = trio.CancelScope(shield=True)
         """Only `close` ends the task: `open_client` calls it on every way out."""
-        self._overflow = trio.Event()
-        """Whether messages on this connection were given back to the broker."""
         self._disconnecting = False
-        self._failing = False
         self.session_present = False
         self.connects = 0
-        self.received = 0
         self._bytes_read = 0
         self._bytes_written = 0
 
@@ -106,7 +88,7 @@ class Supervisor:
             if self.storer is None:
                 await self._run()
             else:
-                await _until_one_ends([self._run, partial(self._store, self.storer)])
+                await _until_one_ends([self._run, self.storer.run])
 
     async def _run(self) -> None:
         settings = self.settings
@@ -130,7 +112,7 @@ class Supervisor:
                 self._set_down(error)
                 delay = backoff.next()
             except ConnectionLost:  # which `_serve` has told
-                gets_on = self._overflow.is_set() and self.inbox.taken > taken
+                gets_on = self.reception.has_overflowed and self.inbox.taken > taken
                 delay = backoff.again() if gets_on else backoff.next()
             if self._disconnecting:
                 return
@@ -165,16 +147,16 @@ class Supervisor:
         connection.attach(session, outbox, self.bells)
         self._go_online(connection, present=present)
         tasks: list[Callable[[], Awaitable[None]]] = [
-            partial(self._read, connection),
+            partial(self.reception.read, connection),
             connection.write,
-            self._end_overflow,
+            self.reception.end_overflow,
         ]
         if settings.keep_alive:
             tasks.append(partial(connection.keep_alive, settings.keep_alive))
         cause: ConnectionLost | None = None
-        self._overflow = trio.Event()
+        self.reception.begin()
         try:
-            self._hand_on()  # attaching may settle requests
+            self.reception.hand_on()  # attaching may settle requests
             if self.session.is_clearing and not await self._all_stored():
                 # What the broker sends now must not be taken for what it sent before, also not
                 # after a crash.
@@ -188,147 +170,6 @@ class Supervisor:
             backoff.lasted(trio.current_time() - began)
             self._bytes_written += outbox.written
             self._go_offline(connection, cause)
-
-    # The reader
-
-    async def _read(self, connection: Connection) -> None:
-        while True:
-            packets = iter(await connection.receive())
-            while not await self._take_in(packets, connection):
-                pass
-
-    async def _take_in(self, packets: Iterator[p.Inbound], connection: Connection) -> bool:
-        """Takes in as many packets as there is room for; true when that was all of them."""
-        room = self.inbox.room(connection.batch_bytes)
-        if room <= 0 and not self._overflow.is_set():
-            room = await self._wait_for_room(connection)
-        try:
-            return self.session.receive(packets, max(room, 1))
-        finally:
-            self._hand_on()
-
-    async def _wait_for_room(self, connection: Connection) -> int:
-        """Waits until reading on is right. Returns for how many messages."""
-        inbox = self.inbox
-        inbox.awaited_low = True
-        try:
-            with connection.resting():
-                while (room := inbox.room(connection.batch_bytes)) <= 0:
-                    blocked_at = connection.writing_since + BLOCKED_AFTER
-                    if self.demand or trio.current_time() >= blocked_at:
-                        await trio.lowlevel.checkpoint()  # the application may have its turn
-                        break
-                    with trio.CancelScope(deadline=blocked_at):
-                        await self.bells.reader.wait()
-        finally:
-            inbox.awaited_low = False
-        return room
-
-    def _hand_on(self) -> None:
-        """Hands on what the session took in, and has what it answered written.
-
-        Raises:
-            ConnectionLost: the broker does not read.
-        """
-        session = self.session
-        if session.settled:
-            self._hand_on_answers()
-        if session.arrived:
-            arrived, session.arrived = session.arrived, []
-            self.received += len(arrived)
-            for message in arrived:
-                self._put(message)
-        if session.has_records:
-            self.bells.storer.set()
-        outbox = session.outbox
-        if outbox:
-            self.bells.writer.set()
-            if len(outbox) > MOST_QUEUED_PACKETS:
-                raise ConnectionLost("the broker sends and does not read")
-
-    def _hand_on_answers(self) -> None:
-        session = self.session
-        settled, session.settled = session.settled, []
-        for pending in settled:
-            if isinstance(pending, Transfer):
-                self._rooms[pending.qos].free(session.room(pending.qos))
-            answer = self._answers.pop(pending, None)
-            if answer is not None:
-                answer.settle(None)
-        self.bells.progress.unpark_all()
-        if session.refused:
-            refused, session.refused = tuple(session.refused), []
-            self.inbox.put_error(SubscribeError(refused))
-
-    def _put(self, message: p.Message | p.Delivery) -> None:
-        """Puts it where the application finds it, or else gives it up or back."""
-        if isinstance(message, p.Message):
-            if not self.inbox.put(message):
-                self.inbox.given_up += 1
-        elif self._overflow.is_set() or not self.inbox.put(message):
-            # It stays unanswered, and with it all that follow: the broker will send them again.
-            self.session.give_back(message)
-            self.received -= 1
-            self._overflow.set()
-
-    async def _end_overflow(self) -> None:
-        """Waits until messages had to be given back to the broker, and then for an end of it.
-
-        While somebody awaits an answer this connection is the one where it comes: a new one would
-        begin with the same messages. So it ends when nobody does, or when there is room again.
-
-        Raises:
-            ConnectionLost: for the broker to send the messages again.
-        """
-        await self._overflow.wait()
-        self.inbox.awaited_low = True
-        try:
-            while self.demand and not self.inbox.is_low:
-                await self.bells.reader.wait()
-        finally:
-            self.inbox.awaited_low = False
-        raise ConnectionLost("closed, as the application did not take its messages")
-
-    # The journal
-
-    async def _store(self, storer: Storer) -> None:
-        try:
-            while True:
-                await storer.wait_due()
-                self._hand_on_stored(storer, await storer.commit())
-        except trio.Cancelled:
-            self._hand_on_stored(storer, await storer.finish())  # noqa: ASYNC102, it is bounded
-            raise
-
-    def _hand_on_stored(self, storer: Storer, refused: Sequence[Transfer]) -> None:
-        """Hands on what a commit decided, and has what it released written."""
-        session = self.session
-        self._tell_failure(storer)
-        accepted, session.accepted = session.accepted, []
-        for transfer in accepted:
-            exchange = self._answers.get(transfer)
-            if isinstance(exchange, Exchange):
-                exchange.accept()
-        for transfer in refused:
-            self._rooms[transfer.qos].free(session.room(transfer.qos))
-            answer = self._answers.pop(transfer, None)
-            if answer is not None:
-                error = PersistenceError(f"not stored: {storer.failure}")
-                error.__cause__ = storer.failure
-                answer.settle(error)
-        self.bells.stored.unpark_all()
-        self.bells.progress.unpark_all()
-        self.bells.writer.set()
-        self.inbox.wake()
-
-    def _tell_failure(self, storer: Storer) -> None:
-        """Logs that commits begin to fail, and that they fail no longer."""
-        failed = storer.failure is not None
-        if failed and not self._failing:
-            logger.warning("cannot store the session, trying again: %s", storer.failure)
-        elif self._failing and not failed:
-            logger.info("the session is stored again")
-        self._failing = failed
 
     async def _all_stored(self) -> bool:
         """Waits until nothing is left to be stored; False if that makes no end in time."""
@@ -353,16 +194,7 @@ class Supervisor:
         self.connection = None
         self._bytes_read += connection.bytes_read
         reason = "the client was closed" if cause is None else str(cause)
-        for pending, error in self.session.detach(reason):
-            error.__cause__ = cause
-            if isinstance(pending, Transfer):
-                exchange = self._answers.get(pending)
-                if isinstance(exchange, Exchange) and isinstance(error, InDoubt):
-                    exchange.interrupt(error)
-            else:
-                answer = self._answers.pop(pending, None)
-                if answer is not None:
-                    answer.settle(self._final(error) if self.is_ending else error)
+        self.answers.lose(self.session.detach(reason), cause, ending=self.is_ending)
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         if not self.is_ending:
@@ -372,12 +204,6 @@ class Supervisor:
     @property
     def is_ending(self) -> bool:
         return self._disconnecting or self._scope.cancel_called
-
-    @staticmethod
-    def _final(error: NotSent | InDoubt) -> MQTTError:
-        if isinstance(error, NotSent):
-            return ClientClosed("the client was closed")
-        return ClosedInDoubt("the client was closed before the broker answered")
 
     def _set_down(self, error: MQTTError) -> None:
         self._down = error
@@ -391,11 +217,7 @@ class Supervisor:
         self.closed = True
         if self.session.unconfirmed and self.storer is None:
             logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
-        answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
-        for room in self._rooms.values():
-            room.waiting.unpark_all()
+        self.answers.end()
         self.inbox.end()
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
@@ -421,27 +243,6 @@ class Supervisor:
     def queued(self) -> None:
         """Something may be in the outbox: has it written."""
         self.bells.writer.set()
-
-    def expect(self, pending: Pending) -> Answer:
-        """The answer to a request, which has been queued just now."""
-        answer = Answer(self.demand)
-        self._answers[pending] = answer
-        self.bells.writer.set()
-        return answer
-
-    def forget(self, pending: Pending) -> None:
-        """Nobody waits for this answer any more."""
-        self._answers.pop(pending, None)
-
-    def follow(self, transfer: Transfer) -> Exchange:
-        """The exchange of a message, which has been accepted just now."""
-        exchange = Exchange(self.demand, accepted=transfer.stored)
-        self._answers[transfer] = exchange
-        if transfer.stored:
-            self.bells.writer.set()
-        else:
-            self.bells.storer.set()
-        return exchange
 
     async def ready(self) -> Connection:
         """The connection, if need be after the attempt that is under way.
@@ -484,15 +285,8 @@ class Supervisor:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_open()
-        if not self.has_room(qos):
-            room = self._rooms[qos]
-            await self.demand.park(room.waiting)
-            self.check_open()
-            room.reserved -= 1
-
-    def has_room(self, qos: Literal[1, 2]) -> bool:
-        """Whether there is room for a message that nobody waits for."""
-        return self.session.room(qos) > self._rooms[qos].reserved
+        await self.answers.wait_for_room(qos)
+        self.check_open()
 
     async def wait_closed(self) -> None:
         """Waits for the end of `run`."""
@@ -522,19 +316,6 @@ class Supervisor:
         """Over all connections."""
         outbox = self.session.outbox
         return self._bytes_written + (outbox.written if outbox is not None else 0)
-
-
-class _Room:
-    """Tasks that wait for room at one QoS. Who is woken has a place reserved."""
-
-    def __init__(self) -> None:
-        self.waiting = trio.lowlevel.ParkingLot()
-        self.reserved = 0
-
-    def free(self, room: int) -> None:
-        if self.waiting and room > self.reserved:
-            self.reserved += 1
-            self.waiting.unpark()
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:

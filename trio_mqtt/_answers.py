@@ -1,0 +1,162 @@
+"""Who waits for what: for the answer to a request, for a message's confirmation, for room.
+
+The session says what is settled, and here the tasks that wait for it are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import trio
+
+from ._connection import Bells
+from ._errors import (
+    ClientClosed,
+    ClosedInDoubt,
+    InDoubt,
+    MQTTError,
+    NotSent,
+    PersistenceError,
+)
+from ._exchange import Answer, Demand, Exchange
+from ._requests import Pending, Transfer
+from ._session import SessionState
+
+
+class Answers:
+    """Those of one client.
+
+    Arguments:
+        session: which settles them.
+        demand: that waiting tasks count in.
+        bells: which wake the writer and the storer, as what is waited for is queued.
+        adopted: the exchanges of transfers that an earlier life of the session left open.
+    """
+
+    def __init__(
+        self,
+        session: SessionState,
+        demand: Demand,
+        bells: Bells,
+        adopted: Mapping[Transfer, Exchange],
+    ) -> None:
+        self._session = session
+        self._demand = demand
+        self._bells = bells
+        self._answers: dict[Pending, Answer] = {}
+        for transfer, exchange in adopted.items():
+            self._answers[transfer] = exchange
+        self._rooms = {1: _Room(), 2: _Room()}
+
+    # The application
+
+    def expect(self, pending: Pending) -> Answer:
+        """The answer to a request, which has been queued just now."""
+        answer = Answer(self._demand)
+        self._answers[pending] = answer
+        self._bells.writer.set()
+        return answer
+
+    def forget(self, pending: Pending) -> None:
+        """Nobody waits for this answer any more."""
+        self._answers.pop(pending, None)
+
+    def follow(self, transfer: Transfer) -> Exchange:
+        """The exchange of a message, which has been queued just now."""
+        exchange = Exchange(self._demand, accepted=transfer.stored)
+        self._answers[transfer] = exchange
+        if transfer.stored:
+            self._bells.writer.set()
+        else:
+            self._bells.storer.set()
+        return exchange
+
+    async def wait_for_room(self, qos: Literal[1, 2]) -> None:
+        """Waits for room for a message, in the order of the calls. Use it before the next await."""
+        if not self.has_room(qos):
+            room = self._rooms[qos]
+            await self._demand.park(room.waiting)
+            room.reserved -= 1
+
+    def has_room(self, qos: Literal[1, 2]) -> bool:
+        """Whether there is room for a message that nobody waits for."""
+        return self._session.room(qos) > self._rooms[qos].reserved
+
+    # The session
+
+    def settle(self, settled: Iterable[Pending]) -> None:
+        """The broker answered these."""
+        for pending in settled:
+            if isinstance(pending, Transfer):
+                self._free(pending)
+            answer = self._answers.pop(pending, None)
+            if answer is not None:
+                answer.settle(None)
+        self._bells.progress.unpark_all()
+
+    def accept(self, transfers: Iterable[Transfer]) -> None:
+        """These are stored."""
+        for transfer in transfers:
+            exchange = self._answers.get(transfer)
+            if isinstance(exchange, Exchange):
+                exchange.accept()
+
+    def refuse(self, transfers: Iterable[Transfer], cause: Exception | None) -> None:
+        """These could not be stored."""
+        for transfer in transfers:
+            self._free(transfer)
+            answer = self._answers.pop(transfer, None)
+            if answer is not None:
+                error = PersistenceError(f"not stored: {cause}")
+                error.__cause__ = cause
+                answer.settle(error)
+
+    def lose(
+        self,
+        lost: Iterable[tuple[Pending, NotSent | InDoubt]],
+        cause: Exception | None,
+        *,
+        ending: bool,
+    ) -> None:
+        """The connection that carried these was lost, and perhaps the client is ending with it."""
+        for pending, error in lost:
+            error.__cause__ = cause
+            if isinstance(pending, Transfer):
+                exchange = self._answers.get(pending)
+                if isinstance(exchange, Exchange) and isinstance(error, InDoubt):
+                    exchange.interrupt(error)
+            else:
+                answer = self._answers.pop(pending, None)
+                if answer is not None:
+                    answer.settle(_final(error) if ending else error)
+
+    def end(self) -> None:
+        """The client ended: nobody waits any longer."""
+        answers, self._answers = self._answers, {}
+        for answer in answers.values():
+            answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
+        for room in self._rooms.values():
+            room.waiting.unpark_all()
+
+    def _free(self, transfer: Transfer) -> None:
+        self._rooms[transfer.qos].free(self._session.room(transfer.qos))
+
+
+class _Room:
+    """Tasks that wait for room at one QoS. Who is woken has a place reserved."""
+
+    def __init__(self) -> None:
+        self.waiting = trio.lowlevel.ParkingLot()
+        self.reserved = 0
+
+    def free(self, room: int) -> None:
+        if self.waiting and room > self.reserved:
+            self.reserved += 1
+            self.waiting.unpark()
+
+
+def _final(error: NotSent | InDoubt) -> MQTTError:
+    if isinstance(error, NotSent):
+        return ClientClosed("the client was closed")
+    return ClosedInDoubt("the client was closed before the broker answered")
