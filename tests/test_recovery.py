@@ -176,6 +176,10 @@ def test_a_message_of_ours_is_named_as_such() -> None:
         (1, Record(Kind.PUBLISH, 7, packet(1) * 2), "it holds another packet"),
         (1, Record(Kind.PUBLISH, 7), "it holds another packet"),
         (1, Record(Kind.PUBLISH, 7, b"\0\0"), "its packet is malformed: "),
+        (1, Record(Kind.RELEASED, 2**63 + 1), "no session comes to 9223372036854775809 records"),
+        (SESSION_KEY, Record(Kind.SESSION, 7, b"\0\0"), "it says nothing of a session: "),
+        (SESSION_KEY, Record(Kind.SESSION, 7, b"\0\0\2\0\0\0"), "it says nothing of a session: "),
+        (SESSION_KEY, Record(Kind.SESSION, 7, b"\0\0\0\xff"), "it says nothing of a session: "),
     ],
 )
 def test_a_record_that_says_what_it_cannot_is_damaged(

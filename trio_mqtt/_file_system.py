@@ -80,6 +80,10 @@ class FileSystem(Persistence):
         """See `Persistence`."""
         return await self._run(self._files.keys)
 
+    async def load_all(self) -> Mapping[int, bytes | None]:
+        """See `Persistence`."""
+        return await self._run(self._files.load_all)
+
     async def open(self) -> None:
         """Locks the directory, and ends what a crash left in the middle."""
         await self._run(self._files.open)
@@ -88,6 +92,7 @@ class FileSystem(Persistence):
         """Unlocks the directory."""
         await self._run(self._files.directory.close)
 
+    @trio.lowlevel.enable_ki_protection  # so that a commit ends as it is known to
     async def _run(self, function: Callable[[], _T]) -> _T:
         return await trio.to_thread.run_sync(function, limiter=self._limiter)
 
@@ -143,6 +148,10 @@ class Files:
     def keys(self) -> list[int]:
         """Those that have a value."""
         return [int(name, 16) for name in self.directory.names() if _KEY_NAME.fullmatch(name)]
+
+    def load_all(self) -> dict[int, bytes | None]:
+        """All values."""
+        return {key: self.load(key) for key in self.keys()}
 
     def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
         """Stores and deletes, all or nothing."""

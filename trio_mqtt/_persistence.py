@@ -45,6 +45,13 @@ class Persistence(ABC):
     async def keys(self) -> Collection[int]:
         """All keys that have a value, in any order."""
 
+    async def load_all(self) -> Mapping[int, bytes | None]:
+        """All values by their keys, None where one is not there after all.
+
+        A persistence may know a faster way than one by one.
+        """
+        return {key: await self.load(key) for key in await self.keys()}
+
     async def open(self) -> None:  # noqa: B027, there may be nothing to do
         """Takes hold of the storage, before any other call.
 

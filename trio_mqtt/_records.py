@@ -33,8 +33,8 @@ record of a later version is told from one that is damaged.
 from __future__ import annotations
 
 import enum
+import struct
 import zlib
-from struct import Struct
 
 import attrs
 
@@ -44,12 +44,15 @@ BROKERS = 0x10000
 """The bit of a key for the broker's packet identifiers."""
 MAX_KEY = 0x1FFFF
 
+MAX_SEQUENCE = 2**63
+"""Half of what 64 bits can say, so that the numbering can go on from any record."""
+
 FORMAT = 1
 DISCARD_DUE = 1
 
-_HEADER = Struct(">IBBQ")
-_KEY = Struct(">I")
-_COUNT = Struct(">H")
+_HEADER = struct.Struct(">IBBQ")
+_KEY = struct.Struct(">I")
+_COUNT = struct.Struct(">H")
 
 
 class Kind(enum.IntEnum):
@@ -100,6 +103,8 @@ def decode_record(key: int, value: bytes) -> Record:
         raise Damaged("the checksum differs")
     if version != FORMAT:
         raise LaterFormat(f"format {version} is not known here")
+    if sequence > MAX_SEQUENCE:
+        raise Damaged(f"no session comes to {sequence} records")
     try:
         return Record(Kind(kind), sequence, value[_HEADER.size :])
     except ValueError as error:
@@ -125,9 +130,16 @@ class Identity:
 
     @classmethod
     def decode(cls, body: bytes) -> Identity:
-        """The identity from the body of its record, whose checksum was right."""
-        (count,) = _COUNT.unpack_from(body, 1)
-        start = 1 + _COUNT.size
-        stop = start + count * _COUNT.size
-        reserved = frozenset(number for (number,) in _COUNT.iter_unpack(body[start:stop]))
-        return cls(body[stop:].decode(), bool(body[0] & DISCARD_DUE), reserved)
+        """The identity from the body of its record.
+
+        Raises:
+            Damaged: it is none, though its checksum was right.
+        """
+        try:
+            (count,) = _COUNT.unpack_from(body, 1)
+            start = 1 + _COUNT.size
+            stop = start + count * _COUNT.size
+            reserved = frozenset(number for (number,) in _COUNT.iter_unpack(body[start:stop]))
+            return cls(body[stop:].decode(), bool(body[0] & DISCARD_DUE), reserved)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise Damaged(f"it says nothing of a session: {error}") from error

@@ -124,7 +124,7 @@ class _Reader:
 
     def __init__(self, codec: p.Codec) -> None:
         self._codec = codec
-        self._sessions: list[Record] = []
+        self._sessions: list[tuple[int, Identity]] = []
         self.transfers: list[tuple[int, Transfer]] = []
         self.messages: dict[int, p.Message] = {}
         self.received: set[int] = set()
@@ -140,7 +140,7 @@ class _Reader:
         """What the session is, by the later of the two."""
         if not self._sessions:
             raise PersistenceError("the client identifier is not among the records, or damaged")
-        return Identity.decode(max(self._sessions, key=lambda record: record.sequence).body)
+        return max(self._sessions, key=lambda found: found[0])[1]
 
     def read(self, key: int, value: bytes | None) -> None:
         """Takes in the value of a key."""
@@ -164,7 +164,7 @@ class _Reader:
         packet_id = key % BROKERS
         match record.kind:
             case Kind.SESSION:
-                self._sessions.append(record)
+                self._sessions.append((record.sequence, Identity.decode(record.body)))
             case Kind.PUBLISH:
                 transfer = self._read_publish(packet_id, record.body)
                 self.transfers.append((record.sequence, transfer))

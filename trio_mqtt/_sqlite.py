@@ -63,6 +63,10 @@ class SQLite(Persistence):
         """See `Persistence`."""
         return await self._run(self._database.keys)
 
+    async def load_all(self) -> Mapping[int, bytes | None]:
+        """See `Persistence`."""
+        return await self._run(self._database.load_all)
+
     async def open(self) -> None:
         """Opens and locks the database."""
         await self._run(self._database.open)
@@ -71,6 +75,7 @@ class SQLite(Persistence):
         """Closes the database, which unlocks it."""
         await self._run(self._database.close)
 
+    @trio.lowlevel.enable_ki_protection  # so that a commit ends as it is known to
     async def _run(self, function: Callable[[], _T]) -> _T:
         try:
             return await trio.to_thread.run_sync(function, limiter=self._limiter)
@@ -146,6 +151,12 @@ class Database:
     def keys(self) -> list[int]:
         """Those that have a value."""
         return [key for (key,) in self._open.execute("SELECT key FROM records")]
+
+    def load_all(self) -> dict[int, bytes | None]:
+        """All values."""
+        return {
+            key: bytes(value) for key, value in self._open.execute("SELECT key, value FROM records")
+        }
 
     def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
         """Stores and deletes, in one transaction."""

@@ -147,10 +147,9 @@ async def adopt_session(persistence: Persistence) -> Session:
         TypeError: it is no `Persistence`.
     """
     async with _opening(persistence):
-        keys = await unprotected(persistence.keys)
-        if not keys:
+        values = await unprotected(persistence.load_all)
+        if not values:
             raise Denied(f"{persistence!r} is empty: init_session begins a session there")
-        values = {key: await unprotected(partial(persistence.load, key)) for key in keys}
         recovery = recover(values, Codec())
         if recovery.saves or recovery.deletes:
             await unprotected(partial(persistence.commit, recovery.saves, recovery.deletes))
