@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,18 @@ from pathlib import Path
 import pytest
 import trio
 
+import trio_mqtt
 from trio_mqtt import _packets as p
 from trio_mqtt.testing import Broker, open_broker
 
 ROOT = Path(__file__).parent.parent
 
 
-async def run_example(name: str, url: str) -> subprocess.CompletedProcess[bytes]:
+async def run_example(name: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     with trio.fail_after(20):
         return await trio.run_process(
-            [sys.executable, str(ROOT / "examples" / name), url],
+            [sys.executable, str(ROOT / "examples" / name), *arguments],
             capture_stdout=True,
             capture_stderr=True,
             check=False,
@@ -66,3 +68,35 @@ async def test_critical_is_interrupted() -> None:
     assert interrupted.startswith("alert transfer interrupted: ")
     assert acknowledged == "alert acknowledged"
     assert done.returncode == 0
+
+
+async def test_the_meter_loses_no_reading(tmp_path: Path) -> None:
+    database = str(tmp_path / "meter.db")
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        done = await run_example("meter.py", database, f"mqtt://127.0.0.1:{port}")
+    assert done.stdout.decode().splitlines() == [
+        "0 readings are left from before",
+        "3 readings are left for the next run",
+    ]
+    async with (
+        open_broker() as broker,
+        trio_mqtt.open_client(broker.dialer) as client,
+    ):
+        await client.subscribe("meter/voltage")
+        done = await run_example("meter.py", database, await broker.listen())
+        assert done.stdout.decode().splitlines() == [
+            "3 readings are left from before",
+            "0 readings are left for the next run",
+        ]
+        payloads = [(await client.messages.receive()).payload for _ in range(6)]
+        assert payloads == 2 * [b"230.1", b"229.8", b"230.4"]
+    assert done.returncode == 0
+    assert not broker.violations
+
+
+async def test_the_meter_says_what_it_needs() -> None:
+    done = await run_example("meter.py")
+    assert done.returncode == 1
+    assert b"python3 examples/meter.py DATABASE" in done.stderr

@@ -501,3 +501,12 @@ def test_a_second_connack_is_a_violation() -> None:
     driver = Driver()
     with pytest.raises(ProtocolViolation, match="CONNACK on a connection that is established"):
         driver.receive(p.ConnAck(False, 0))
+
+
+def test_what_was_accepted_while_offline_is_sent_in_order_over_both_levels() -> None:
+    driver = Driver(Limits(exactly_once_window=1), attach=False)
+    for qos in (2, 1, 2, 1):
+        publish(driver, qos)
+    assert ids(driver.attach()) == [("PUBLISH", 1), ("PUBLISH", 2), ("PUBLISH", 4)]
+    driver.receive(p.PubRec(1))
+    assert ids(driver.receive(p.PubComp(1))) == [("PUBLISH", 3)]

@@ -160,7 +160,7 @@ class Transfers:
         packet = transfer.packet
         transfer.sent_as(self._codec.as_duplicate(packet) if transfer.attempted else packet, outbox)
 
-    def fill_window(self, qos: Literal[1, 2], outbox: Outbox) -> None:
+    def _fill_window(self, qos: Literal[1, 2], outbox: Outbox) -> None:
         """Puts on the wire what there is room for."""
         level = self._levels[qos]
         while level.waiting and level.on_wire < level.window:
@@ -193,9 +193,20 @@ class Transfers:
         confirmed = list(self._released.values()) if clean else []
         for transfer in confirmed:
             self._settle(transfer, outbox)
-        self.fill_window(1, outbox)
-        self.fill_window(2, outbox)
+        self._fill_windows(outbox)
         return confirmed
+
+    def _fill_windows(self, outbox: Outbox) -> None:
+        """Puts on the wire what there is room for, in the order of acceptance over both levels.
+
+        Of an adopted session that is the order of the PUBLISH packets [MQTT-4.6.0-1].
+        """
+        for transfer in list(self._ids.outstanding.values()):
+            if isinstance(transfer, Transfer) and transfer.is_waiting and transfer.stored:
+                level = self._levels[transfer.qos]
+                if level.on_wire < level.window:
+                    level.waiting.popleft()  # which is this one
+                    self._put_on_wire(outbox, level, transfer)
 
     def interrupt(self, outbox: Outbox, reason: str) -> list[tuple[Transfer, InDoubt]]:
         """The connection ended. Returns those that it carried, in part at least."""
@@ -296,7 +307,7 @@ class Transfers:
         if self._journal is not None:
             self._journal.settle(transfer.packet_id)
         if level.waiting:
-            self.fill_window(transfer.qos, outbox)
+            self._fill_window(transfer.qos, outbox)
 
 
 @attrs.define
