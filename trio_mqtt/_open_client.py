@@ -22,7 +22,7 @@ from ._settings import (
 )
 from ._stored_session import Session
 from ._supervisor import Supervisor, without_cancelled
-from ._transfers import MAX_PENDING, Limits
+from ._transfers import AT_LEAST_ONCE_WINDOW, EXACTLY_ONCE_WINDOW, MAX_PENDING, Limits
 from ._transport import Dialer, resolve_broker
 
 
@@ -40,8 +40,8 @@ async def open_client(
     pause_timeout: float = 10,
     at_least_once_max: int = MAX_PENDING,
     exactly_once_max: int = MAX_PENDING,
-    at_least_once_window: int = 100,
-    exactly_once_window: int = 20,
+    at_least_once_window: int = AT_LEAST_ONCE_WINDOW,
+    exactly_once_window: int = EXACTLY_ONCE_WINDOW,
     reconnect_wait_min: float = 1,
     reconnect_wait_max: float = 60,
     wait_online: bool = True,
@@ -77,7 +77,9 @@ async def open_client(
             64 KiB at most; a connection being dialled. `math.inf` for ever.
         at_least_once_max, exactly_once_max: how many messages are accepted and not confirmed, by
             QoS, 16,384 at most; 0 disables it.
-        at_least_once_window, exactly_once_window: how many of these are on the wire at once.
+        at_least_once_window, exactly_once_window: how many of these are on the wire at once, 100
+            and 19. Mosquitto loses messages with more than 19 of the latter, unless its
+            ``max_inflight_messages`` says otherwise.
         reconnect_wait_min, reconnect_wait_max: seconds. The wait before an attempt to reconnect is
             random, up to a bound that doubles from the one to the other while connections fail or
             do not last.

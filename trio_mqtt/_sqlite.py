@@ -105,6 +105,7 @@ class Database:
         )
         try:
             self._prepare(connection)
+            self._status = self.path.stat()
         except sqlite3.OperationalError as error:
             connection.close()
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
@@ -114,7 +115,6 @@ class Database:
             connection.close()
             raise
         self._connection = connection
-        self._status = self.path.stat()
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         execute = connection.execute
