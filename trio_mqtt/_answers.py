@@ -74,10 +74,9 @@ class Answers:
 
     async def wait_for_room(self, qos: Literal[1, 2]) -> None:
         """Waits for room for a message, in the order of the calls. Use it before the next await."""
-        if not self.has_room(qos):
-            room = self._rooms[qos]
-            await self._demand.park(room.waiting)
-            room.reserved -= 1
+        room = self._rooms[qos]
+        await self._demand.park(room.waiting)
+        room.reserved -= 1
 
     def has_room(self, qos: Literal[1, 2]) -> bool:
         """Whether there is room for a message that nobody waits for."""

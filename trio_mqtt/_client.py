@@ -182,7 +182,11 @@ class Client:
     async def _enqueue(
         self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
     ) -> Exchange:
-        await self._supervisor.wait_for_room(qos)
+        supervisor = self._supervisor
+        await trio.lowlevel.checkpoint_if_cancelled()
+        supervisor.check_open()
+        if not supervisor.answers.has_room(qos):
+            await supervisor.wait_for_room(qos)
         transfer = self._session.publish(topic, data, qos, retain=retain)
         return self._supervisor.answers.follow(transfer)
 

@@ -20,6 +20,8 @@ class Connector:
     def __init__(self, settings: Settings, codec: p.Codec) -> None:
         self._settings = settings
         self._codec = codec
+        self.in_doubt = False
+        """Whether a CONNECT got no answer, since the last connection that was accepted."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
@@ -57,6 +59,7 @@ class Connector:
                     self._codec.encode(connect), clean_session=connect.clean_session
                 )
             except ConnectionLost as error:
+                self.in_doubt = True
                 name = self._settings.broker.name
                 raise Down(f"{name} did not accept the connection: {error}") from error
             yield connection, present

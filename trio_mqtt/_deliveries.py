@@ -46,6 +46,8 @@ class Deliveries:
         self._at_least_once = _Level(p.PubAck)
         self._exactly_once = _Level(p.PubRec)
         self._received: set[int] = set()
+        self._doubtful: set[int] = set()
+        """At QoS 2, what another message may have by now. A redelivery has DUP [MQTT-3.3.1-1]."""
         self.repeated = 0
         """PUBLISH packets that the application has or had already, and does not get again."""
 
@@ -60,12 +62,19 @@ class Deliveries:
 
     def session_lost(self) -> None:
         """What the broker sends now is new, whatever its identifier."""
-        known = [*self._received, *self._exactly_once.held]
-        if self._journal is not None and known:
-            self._journal.clear(known)
+        if self._journal is not None:
+            known = self._journal.pending_of_broker()
+            known.update(self._received, self._exactly_once.held)
+            if known:
+                self._journal.clear(known)
         self._at_least_once.held.clear()
         self._exactly_once.held.clear()
         self._received.clear()
+        self._doubtful.clear()
+
+    def session_in_doubt(self) -> None:
+        """The broker may have lost the session, and may have begun another without our knowing."""
+        self._doubtful.update(self._received, self._exactly_once.held)
 
     def on_publish(self, delivery: p.Delivery, outbox: Outbox) -> bool:
         """Takes in PUBLISH; true if it is for the application.
@@ -77,6 +86,8 @@ class Deliveries:
         level = self._exactly_once if exactly_once else self._at_least_once
         if len(level.owed) >= _MAX_OWED:
             raise ProtocolViolation("PUBLISH repeated without end")
+        if self._doubtful and exactly_once:
+            self._resolve(delivery)
         if exactly_once and delivery.packet_id in self._received:
             # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
             delivery.released = True
@@ -93,6 +104,16 @@ class Deliveries:
         level.held[delivery.packet_id] = delivery
         level.owed.append(delivery)
         return True
+
+    def _resolve(self, delivery: p.Delivery) -> None:
+        packet_id = delivery.packet_id
+        if packet_id in self._doubtful:
+            self._doubtful.discard(packet_id)
+            if not delivery.message.dup:
+                self._received.discard(packet_id)
+                self._exactly_once.held.pop(packet_id, None)
+                if self._journal is not None:
+                    self._journal.clear([packet_id])
 
     def release(self, delivery: p.Delivery, outbox: Outbox | None) -> None:
         """The application is done with it: answers, as far as order allows, or has it stored."""
@@ -138,6 +159,7 @@ class Deliveries:
     def on_pubrel(self, packet_id: int, outbox: Outbox) -> None:
         """Ends an exchange at QoS 2, also one that is not known [MQTT-4.3.3-2]."""
         self._received.discard(packet_id)
+        self._doubtful.discard(packet_id)
         level = self._exactly_once
         held = level.held.pop(packet_id, None)
         if held is not None:  # before our PUBREC: nothing is owed for it any more

@@ -30,17 +30,25 @@ class Demand:
     def __bool__(self) -> bool:
         return self._count > 0
 
-    async def park(self, lot: trio.lowlevel.ParkingLot) -> None:
-        """Waits in `lot`, and counts."""
+    def begin(self) -> None:
+        """One more does."""
         self._count += 1
         if self._count == 1:
             self.reader.set()
+
+    def end(self) -> None:
+        """One less does."""
+        self._count -= 1
+        if not self._count:
+            self.reader.set()
+
+    async def park(self, lot: trio.lowlevel.ParkingLot) -> None:
+        """Waits in `lot`, and counts."""
+        self.begin()
         try:
             await lot.park()
         finally:
-            self._count -= 1
-            if not self._count:
-                self.reader.set()
+            self.end()
 
 
 class Answer:
@@ -48,7 +56,8 @@ class Answer:
 
     def __init__(self, demand: Demand) -> None:
         self._demand = demand
-        self._waiters: trio.lowlevel.ParkingLot | None = None
+        self._waiters: list[trio.lowlevel.Task] | None = None
+        """A list in the place of a ParkingLot, which costs as much as the rest of an answer."""
         self._error: MQTTError | None = None
         self._settled = False
 
@@ -78,13 +87,27 @@ class Answer:
             raise copy.copy(self._error) from self._error.__cause__
 
     async def _change(self) -> None:
-        if self._waiters is None:
-            self._waiters = trio.lowlevel.ParkingLot()
-        await self._demand.park(self._waiters)
+        task = trio.lowlevel.current_task()
+        waiters = self._waiters
+        if waiters is None:
+            waiters = self._waiters = []
+        waiters.append(task)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            waiters.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._demand.begin()
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self._demand.end()
 
     def _notify(self) -> None:
-        if self._waiters is not None:
-            self._waiters.unpark_all()
+        if self._waiters:
+            for task in self._waiters:
+                trio.lowlevel.reschedule(task)
+            self._waiters.clear()
 
 
 class Exchange(Answer):
@@ -102,6 +125,8 @@ class Exchange(Answer):
     def __init__(self, demand: Demand, *, accepted: bool = True) -> None:
         super().__init__(demand)
         self._accepted = accepted
+        self._acceptors: trio.lowlevel.ParkingLot | None = None
+        """Of its own, as who waits for the confirmation need not wake up twice."""
         self._interruptions: deque[InDoubt] = deque(maxlen=_MOST_INTERRUPTIONS)
 
     @property
@@ -124,7 +149,9 @@ class Exchange(Answer):
         if self._accepted or self._settled:
             await trio.lowlevel.checkpoint()
         while not (self._accepted or self._settled):
-            await self._change()
+            if self._acceptors is None:
+                self._acceptors = trio.lowlevel.ParkingLot()
+            await self._demand.park(self._acceptors)
         if not self._accepted:
             self._check()
 
@@ -164,7 +191,15 @@ class Exchange(Answer):
     def accept(self) -> None:
         """The session has it. For the client alone to call."""
         self._accepted = True
-        self._notify()
+        self._wake_acceptors()
+
+    def _notify(self) -> None:
+        super()._notify()
+        self._wake_acceptors()
+
+    def _wake_acceptors(self) -> None:
+        if self._acceptors is not None:
+            self._acceptors.unpark_all()
 
 
 class AdoptedExchange(Exchange):

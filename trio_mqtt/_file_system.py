@@ -14,6 +14,9 @@ the removal of a file may be undone until the next sync. It is carried out if ea
 is there, beside or in place: then the directory had been synced in step 2, or it does no harm,
 as the commit that was under way had not returned. Otherwise step 2 was not done, or step 4 was
 and newer values are in place: then it is dropped. What is left beside is removed in both cases.
+
+What fails before the end of step 2 is undone, and until that succeeds nothing else is committed.
+What fails later is decided, and is done before anything else is committed.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ safe, and what depends on none never waits. What is queued during a commit goes 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from ._outbox import Outbox
@@ -79,9 +81,26 @@ class Journal:
         return bool(self._queue.records)
 
     @property
+    def is_taken(self) -> bool:
+        """Whether a batch is being stored, or it is unknown whether it was."""
+        return self._taken is not None
+
+    @property
     def clearing(self) -> bool:
         """Whether it is still stored what the broker's lost session had sent."""
         return self._queue.clears or (self._taken is not None and self._taken.clears)
+
+    def is_pending(self, key: int) -> bool:
+        """Whether something about this key is not stored yet."""
+        taken = self._taken
+        return key in self._queue.records or (taken is not None and key in taken.records)
+
+    def pending_of_broker(self) -> set[int]:
+        """The broker's packet identifiers about which something is not stored yet."""
+        keys = set(self._queue.records)
+        if self._taken is not None:
+            keys.update(self._taken.records)
+        return {key - BROKERS for key in keys if key > BROKERS}
 
     # What the session queues
 
@@ -111,7 +130,7 @@ class Journal:
         self._queue.completions[packet_id] = outbox
         self.urgent = True
 
-    def clear(self, packet_ids: list[int]) -> None:
+    def clear(self, packet_ids: Iterable[int]) -> None:
         """The broker lost the session, and with it what these identifiers of its meant."""
         for packet_id in packet_ids:
             self._queue.records[BROKERS | packet_id] = None

@@ -132,11 +132,18 @@ async def open_client(
     if not (callable(username) or callable(password)):
         check_credentials(username, password)
     session.use()
+    errors: list[BaseException] = []
+    failures: list[BaseException] = []
     try:
         async with _running(Supervisor(settings, Codec(), session)) as client:
             yield client
-    finally:
-        await session.aclose()  # noqa: ASYNC102, it is bounded
+    except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
+        errors.append(error)
+    try:
+        await session.aclose()  # which shields itself
+    except Exception as error:  # noqa: BLE001, of the application's persistence, raised below
+        failures.append(error)
+    _raise_all(failures, errors)
 
 
 def _choose_session(
@@ -187,6 +194,10 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
                 supervisor.close()
     except BaseException as error:  # noqa: ASYNC103, BLE001, while the nursery closed
         errors.append(error)
+    _raise_all(failures, errors)
+
+
+def _raise_all(failures: list[BaseException], errors: list[BaseException]) -> None:
     try:
         _raise_together(failures, errors)
     finally:

@@ -26,7 +26,7 @@ from ._errors import InDoubt, NotSent, ProtocolViolation
 from ._journal import Batch, Journal
 from ._outbox import Outbox
 from ._packet_ids import PacketIds, impossible
-from ._records import Identity
+from ._records import SESSION_KEY, Identity
 from ._requests import Pending, Ping, Request, Stage, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._subscriptions import Subscriptions
 from ._transfers import MAX_PENDING, Counters, Limits, Transfers
@@ -84,7 +84,9 @@ class SessionState:
         assert self.outbox is not None
         return self.outbox
 
-    def attach(self, *, clean: bool, present: bool, restart_at: int) -> Outbox:
+    def attach(
+        self, *, clean: bool, present: bool, restart_at: int, in_doubt: bool = False
+    ) -> Outbox:
         """Goes on over a new connection, and queues there what the last one left open.
 
         Arguments:
@@ -92,6 +94,8 @@ class SessionState:
             present: the session present flag of CONNACK.
             restart_at: where to number from if the broker has a session that this one knows
                 nothing of, whose identifiers it must not meet.
+            in_doubt: whether a CONNECT since the last connection got no answer. The broker may have
+                lost the session then, and what is present is the one that it began.
         """
         assert self.outbox is None
         if not self._attached_before and present:
@@ -101,7 +105,9 @@ class SessionState:
         if not present:
             self._deliveries.session_lost()
             self._free_reserved()
-        self._restore_subscriptions(present=present)
+        elif in_doubt:
+            self._deliveries.session_in_doubt()
+        self._restore_subscriptions(present=present and not in_doubt)
         self.settled += self._transfers.resume(outbox, clean=clean)
         return outbox
 
@@ -242,6 +248,11 @@ class SessionState:
     def has_records(self) -> bool:
         """Whether something is not stored yet that has to be."""
         return bool(self.journal)
+
+    @property
+    def is_identifying(self) -> bool:
+        """Whether it is not stored yet what the session itself is."""
+        return self.journal is not None and self.journal.is_pending(SESSION_KEY)
 
     @property
     def is_clearing(self) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -164,10 +165,12 @@ class Database:
         connection = self._open
         connection.execute("BEGIN IMMEDIATE")
         try:
-            connection.executemany(
-                "INSERT OR REPLACE INTO records (key, value) VALUES (?, ?)", saves.items()
-            )
-            connection.executemany("DELETE FROM records WHERE key = ?", ((key,) for key in deletes))
+            for some in _portions([*saves.items()]):
+                rows = ",".join(["(?,?)"] * len(some))
+                connection.execute(f"{_SAVE} VALUES {rows}", [*chain.from_iterable(some)])
+            for keys in _portions([*deletes]):
+                some_keys = ",".join("?" * len(keys))
+                connection.execute(f"{_DELETE} WHERE key IN ({some_keys})", keys)
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # some failures have rolled back already
@@ -179,3 +182,14 @@ class Database:
         assert self._status is not None
         if not os.path.samestat(self._status, self.path.stat()):
             raise FileNotFoundError(f"{self.path} is not the database that was opened")
+
+
+_SAVE = "INSERT OR REPLACE INTO records (key, value)"
+_DELETE = "DELETE FROM records"
+_PORTION = 400
+"""Rows for one statement: SQLite takes 999 parameters at least. As few statements as may be, since
+each gives up Python's lock, and beside a thread that computes waits up to 5 ms for it."""
+
+
+def _portions(items: list[_T]) -> Iterator[list[_T]]:
+    return (items[start : start + _PORTION] for start in range(0, len(items), _PORTION))

@@ -165,7 +165,9 @@ async def _opening(persistence: Persistence) -> AsyncGenerator[None, None]:
     try:
         yield
     except BaseException as error:
-        with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):
+        deadline = trio.current_time() + CLOSE_MOST
+        # The first error is the one to tell, whatever the application's persistence says now.
+        with suppress(Exception), trio.CancelScope(deadline=deadline, shield=True):
             await _release(persistence)
         if isinstance(error, OSError):  # which no Cancelled is
             raise PersistenceError(f"{persistence!r}: {error}") from error  # noqa: ASYNC104

@@ -36,7 +36,11 @@ LARGE = 1024 * 1024
 
 
 class Storer:
-    """The commits of one session."""
+    """The commits of one session.
+
+    A commit that is cut off when the client is closed may have happened. Nobody is told then: what
+    was to be accepted by it is in doubt.
+    """
 
     def __init__(
         self,
@@ -68,12 +72,13 @@ class Storer:
             Exception: a persistence of the application failed in its own way.
         """
         try:
-            while True:
+            while not self._journal.is_taken:
                 await self._wait_due()
                 await self._commit()
+            await trio.sleep_forever()  # it was cut off
         except trio.Cancelled:
             self.hurry()
-            if self._journal.has_queued:
+            if self._journal.has_queued and not self._journal.is_taken:
                 await self._commit()  # noqa: ASYNC102, it shields itself
             raise
 
@@ -108,7 +113,11 @@ class Storer:
         """Commits all that is queued, and tells those who wait for it."""
         session, bells = self._session, self._bells
         batch = self._journal.take()
-        failure = await self._save(batch)
+        try:
+            failure = await self._save(batch)
+        except trio.TooSlowError:
+            logger.warning("a commit did not end within %s s", LAST)
+            return
         self._note(failure)
         if failure is None:
             session.stored(batch)
@@ -122,7 +131,11 @@ class Storer:
         self._inbox.wake()
 
     async def _save(self, batch: Batch) -> Exception | None:
-        """Returns why it could not be stored."""
+        """Returns why it could not be stored.
+
+        Raises:
+            trio.TooSlowError: the client is being closed, and it did not end in time.
+        """
         with trio.CancelScope(deadline=self._end_by, shield=True) as self._scope:
             try:
                 if batch.payload_bytes < LARGE:
@@ -133,7 +146,7 @@ class Storer:
             except (OSError, PersistenceError) as error:
                 return error
         if self._scope.cancelled_caught:
-            return PersistenceError(f"a commit did not end within {LAST} s")
+            raise trio.TooSlowError
         return None
 
     def _note(self, failure: Exception | None) -> None:

@@ -88,7 +88,13 @@ class Supervisor:
             if self.storer is None:
                 await self._run()
             else:
-                await _until_one_ends([self._run, self.storer.run])
+                await _until_one_ends([partial(self._run_hurrying, self.storer), self.storer.run])
+
+    async def _run_hurrying(self, storer: Storer) -> None:
+        try:
+            await self._run()
+        finally:
+            storer.hurry()
 
     async def _run(self) -> None:
         settings = self.settings
@@ -127,7 +133,8 @@ class Supervisor:
         """
         await self.connector.discard()
         self.session.discarded()
-        if not await self._all_stored():  # else a crash would have it done again, later
+        if not await self._stored(lambda: not self.session.is_identifying):
+            # A crash would have it done again, later, to a session that is in use.
             raise Down("cannot store that the broker was made to forget the session")
         self._discard_due = False
 
@@ -143,7 +150,9 @@ class Supervisor:
             clean=not settings.keep_session,
             present=present,
             restart_at=self._random.randrange(1, MAX_PACKET_ID + 1),
+            in_doubt=self.connector.in_doubt,
         )
+        self.connector.in_doubt = False
         connection.attach(session, outbox, self.bells)
         self._go_online(connection, present=present)
         tasks: list[Callable[[], Awaitable[None]]] = [
@@ -157,7 +166,7 @@ class Supervisor:
         self.reception.begin()
         try:
             self.reception.hand_on()  # attaching may settle requests
-            if self.session.is_clearing and not await self._all_stored():
+            if not await self._stored(lambda: not self.session.is_clearing):
                 # What the broker sends now must not be taken for what it sent before, also not
                 # after a crash.
                 raise ConnectionLost("cannot store that the broker lost the session")
@@ -171,11 +180,11 @@ class Supervisor:
             self._bytes_written += outbox.written
             self._go_offline(connection, cause)
 
-    async def _all_stored(self) -> bool:
-        """Waits until nothing is left to be stored; False if that makes no end in time."""
+    async def _stored(self, is_stored: Callable[[], bool]) -> bool:
+        """Waits until it is stored; False if it is not in time."""
         self.bells.storer.set()
         with trio.move_on_after(self.settings.pause_timeout):
-            while self.session.has_records:
+            while not is_stored():
                 await self.bells.stored.park()
             return True
         return False
@@ -203,7 +212,7 @@ class Supervisor:
 
     @property
     def is_ending(self) -> bool:
-        return self._disconnecting or self._scope.cancel_called
+        return self.closed or self._disconnecting or self._scope.cancel_called
 
     def _set_down(self, error: MQTTError) -> None:
         self._down = error
@@ -232,6 +241,8 @@ class Supervisor:
     def disconnect(self) -> None:
         """Ends the connection by DISCONNECT, behind all that is queued, and with it the client."""
         self._disconnecting = True
+        if self.storer is not None:
+            self.storer.hurry()
         if self.connection is None:
             self._scope.cancel()
         else:
@@ -283,8 +294,6 @@ class Supervisor:
         Raises:
             ClientClosed: the client was closed.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        self.check_open()
         await self.answers.wait_for_room(qos)
         self.check_open()
 

@@ -260,6 +260,7 @@ class Transfers:
 
     def on_pubrec(self, answer: p.PubRec, outbox: Outbox) -> None:
         """The broker has the message, which therefore must not be sent again."""
+        self._find_adopted(answer.packet_id)
         transfer = self._answered(answer, Stage.PUBLISHED, Stage.RELEASED)
         if transfer is None:  # lets the broker's side of it end
             outbox.append(self._codec.encode_ack(p.PubRel, answer.packet_id))
@@ -270,6 +271,16 @@ class Transfers:
             self._release(transfer)
         if transfer.stored:
             self._send_pubrel(transfer, outbox)
+
+    def _find_adopted(self, packet_id: int) -> None:
+        """A message that waits to be sent again may be known to have arrived in an earlier life."""
+        transfer = self._ids.outstanding.get(packet_id)
+        if isinstance(transfer, Transfer) and transfer.is_waiting and transfer.attempted:
+            level = self._levels[transfer.qos]
+            level.waiting.remove(transfer)
+            level.on_wire += 1
+            transfer.stage = Stage.PUBLISHED
+            self._published[packet_id] = transfer
 
     def on_pubcomp(self, answer: p.PubComp, outbox: Outbox) -> Transfer | None:
         """Returns the transfer that is confirmed thereby."""
