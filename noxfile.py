@@ -92,6 +92,14 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kills the processes of durable sessions, for some minutes."""
+    install(session, "tests")
+    session.env.setdefault("TRIO_MQTT_KILLS", os.environ.get("TRIO_MQTT_KILLS", "200"))
+    session.run("pytest", "tests/integration/test_crash.py", "-rsP", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, by two linters: ruff covers flake8-async only in part."""
     install(session, "lint")
@@ -107,6 +115,7 @@ def lint(session: nox.Session) -> None:
         "trio_mqtt",
         "tests",
         "examples",
+        "benchmarks",
     )
 
 
@@ -132,6 +141,13 @@ def docs(session: nox.Session) -> None:
     """Writes what is generated in docs/, and fails if that changed it."""
     install(session, "docs")
     session.run("python", "-m", "tests.conformance", "--check" if "CI" in os.environ else "--write")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measures the package against other clients, for some minutes."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from trio.testing import MockClock
 
 import trio_mqtt
 from trio_mqtt import (
+    ClosedInDoubt,
     Denied,
     Down,
     PersistenceError,
@@ -308,3 +310,48 @@ async def test_a_session_whose_first_connect_failed_is_still_cleaned_when_adopte
         connect = await (await scripted.next_link()).expect(p.Connect)
         assert connect.clean_session
         await client.aclose()
+
+
+async def test_a_session_that_is_closed_ends_its_exchanges(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    persistence = await begun()
+    async with open_client(scripted.dialer, session=await adopt_session(persistence)) as client:
+        await client.enqueue("t", b"x")
+        await client.aclose()
+    session = await adopt_session(persistence)
+    (exchange,) = session.pending
+    await session.aclose()
+    with pytest.raises(ClosedInDoubt):
+        await exchange.wait()
+
+
+async def test_closing_a_session_under_its_client_does_nothing(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    persistence = MemoryPersistence()
+    session = await init_session("me", persistence)
+    async with open_client(scripted.dialer, session=session) as client:
+        await session.aclose()
+        assert persistence.is_open
+        await client.aclose()
+    assert not persistence.is_open
+
+
+class Impatient(MemoryPersistence):
+    """Has a timeout of its own."""
+
+    async def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
+        with trio.fail_after(5):
+            await super().commit(saves, deletes)
+
+
+async def test_a_timeout_of_the_persistence_ends_the_client_bare(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    persistence = Impatient()
+    session = await init_session("me", persistence)
+    with pytest.raises(trio.TooSlowError):
+        async with open_client(scripted.dialer, session=session) as client:
+            persistence.commit_seconds = 10
+            await client.enqueue("t", b"x")

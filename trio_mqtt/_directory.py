@@ -34,6 +34,7 @@ class Directory:
         """
         if not self.path.exists():
             self.path.mkdir(mode=0o700)  # messages are nobody else's business
+        with suppress(PermissionError):  # the process that made it may have been killed before this
             _sync_directory(self.path.parent)
         lock = (self.path / _LOCK).open("ab")
         try:

@@ -140,7 +140,7 @@ async def open_client(
     except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
         errors.append(error)
     try:
-        await session.aclose()  # which shields itself
+        await session.end()  # which shields itself
     except Exception as error:  # noqa: BLE001, of the application's persistence, raised below
         failures.append(error)
     _raise_all(failures, errors)

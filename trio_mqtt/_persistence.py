@@ -36,6 +36,8 @@ class Persistence(ABC):
 
         All of it or nothing, also when the power fails in the middle; and when this returns, no
         loss of power undoes it. A key is in one of the two. One to be deleted may not be there.
+        Where it raises, nothing is stored: the callers are told so. If that cannot be known, it
+        is mended by the next commit, which deletes what was refused.
 
         A commit is cancelled only if the client is being closed and it does not end within 10
         seconds; whether it happened is then unknown.

@@ -10,7 +10,7 @@ import trio
 
 from ._codec311 import Codec
 from ._connection import Wakeup
-from ._errors import Denied, PersistenceError
+from ._errors import ClosedInDoubt, Denied, PersistenceError
 from ._exchange import AdoptedExchange, Demand
 from ._foreign import unprotected
 from ._persistence import Persistence
@@ -85,12 +85,21 @@ class Session:
         self._used = True
 
     async def aclose(self) -> None:
-        """Lets go of the persistence, which the end of a client does by itself.
+        """Lets go of the persistence of a session that no client is to be opened with.
 
-        It is for a session that no client is to be opened with. It takes at most 10 seconds, which
-        cannot be cancelled, and what the storage says to that is of no consequence: all is stored.
+        Does nothing once a client was: its end does that by itself. It takes at most 10 seconds,
+        which cannot be cancelled, and what the storage says to that is of no consequence.
         """
-        self._used = True
+        if not self._used:
+            self._used = True
+            await self.end()
+            error = ClosedInDoubt("the session was closed before the broker answered")
+            for exchange in self.exchanges.values():
+                exchange.settle(error)
+        await trio.lowlevel.checkpoint()
+
+    async def end(self) -> None:
+        """Lets go of the persistence, for `open_client` alone to call."""
         persistence, self.persistence = self.persistence, None
         if persistence is not None:
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):

@@ -35,6 +35,10 @@ LARGE = 1024 * 1024
 """Bytes of payload from which on even the checksums are made in a thread."""
 
 
+class _CutOff(Exception):
+    """Whether a commit happened is unknown."""
+
+
 class Storer:
     """The commits of one session.
 
@@ -115,7 +119,7 @@ class Storer:
         batch = self._journal.take()
         try:
             failure = await self._save(batch)
-        except trio.TooSlowError:
+        except _CutOff:
             logger.warning("a commit did not end within %s s", LAST)
             return
         self._note(failure)
@@ -134,7 +138,7 @@ class Storer:
         """Returns why it could not be stored.
 
         Raises:
-            trio.TooSlowError: the client is being closed, and it did not end in time.
+            _CutOff: the client is being closed, and it did not end in time.
         """
         with trio.CancelScope(deadline=self._end_by, shield=True) as self._scope:
             try:
@@ -146,7 +150,7 @@ class Storer:
             except (OSError, PersistenceError) as error:
                 return error
         if self._scope.cancelled_caught:
-            raise trio.TooSlowError
+            raise _CutOff
         return None
 
     def _note(self, failure: Exception | None) -> None:

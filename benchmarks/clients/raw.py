@@ -1,0 +1,91 @@
+"""No client at all: packets by the dozen on a blocking socket, to see what the peer can take.
+
+It keeps as many messages under way as the job has tasks, like any client, but a confirmation is
+a count to it: what comes in one read is answered by one write, without a step for each message.
+"""
+
+from __future__ import annotations
+
+import platform
+import socket
+import time
+from collections import deque
+
+from benchmarks import packets as p
+from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.peer import READ_SIZE
+
+CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04raw!"
+
+
+class Load:
+    """Messages under way on one connection."""
+
+    def __init__(self, connection: socket.socket, job: Job) -> None:
+        self._connection = connection
+        self._template = p.publish_template(job.qos, TOPIC.encode(), job.payload_size)
+        self._identifier_at = p.identifier_offset(self._template)
+        self._free = deque(range(1, job.tasks + 1))
+        self._rest = b""
+        self.meter = Meter()
+
+    def step(self) -> None:
+        """Publishes all that is free, and takes in one read."""
+        packets = [self._publish()] if self._free else []
+        packets += self._advance()
+        self._connection.sendall(b"".join(packets))
+        self._rest += self._connection.recv(READ_SIZE)
+
+    def _publish(self) -> bytes:
+        size = len(self._template)
+        data = bytearray(self._template) * len(self._free)
+        data[self._identifier_at :: size] = bytes(number >> 8 for number in self._free)
+        data[self._identifier_at + 1 :: size] = bytes(number & 0xFF for number in self._free)
+        self._free.clear()
+        return bytes(data)
+
+    def _advance(self) -> list[bytes]:
+        """What answers the packets that came."""
+        packets: list[bytes] = []
+        used = 0
+        for run in p.split(self._rest):
+            used += len(run.data)
+            if run.first_byte == p.PUBREC:
+                packets.append(run.answers(p.PUBREL, 2))
+            elif run.first_byte in {p.PUBACK, p.PUBCOMP}:
+                packets.append(self._confirm(run))
+        self._rest = self._rest[used:]
+        return packets
+
+    def _confirm(self, run: p.Run) -> bytes:
+        """The next message of each that is confirmed, under the same packet identifier."""
+        self.meter.messages += len(run)
+        size = len(self._template)
+        data = bytearray(self._template) * len(run)
+        data[self._identifier_at :: size] = run.data[2 :: run.size]
+        data[self._identifier_at + 1 :: size] = run.data[3 :: run.size]
+        return bytes(data)
+
+    def run(self, seconds: float) -> None:
+        """Goes on for as long."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            self.step()
+
+
+def main(job: Job) -> Sample:
+    """The load, for as long as the job says."""
+    with socket.create_connection(("127.0.0.1", job.port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(CONNECT)
+        if connection.recv(len(p.CONNACK)) != p.CONNACK:
+            raise ConnectionRefusedError("no CONNACK")
+        load = Load(connection, job)
+        load.run(job.warm_up)
+        load.meter.start()
+        load.run(job.seconds)
+        return load.meter.stop({"Python": platform.python_version()})
+
+
+if __name__ == "__main__":
+    main(Job.from_command_line()).print()

@@ -1,0 +1,94 @@
+"""What one client process is asked to do, and what it found: one line of JSON each."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen
+class Job:
+    """One measurement of one client."""
+
+    work: str
+    """What to do: ``durable``, the others are to come."""
+    store: str
+    """Where the client keeps its session: a name that its adapter knows."""
+    directory: Path
+    """Empty, and on the disk that is to be measured."""
+    port: int
+    """Of the peer, on 127.0.0.1."""
+    qos: int
+    tasks: int
+    """How many messages are under way at once, each published by a task of its own."""
+    seconds: float
+    warm_up: float
+    """Seconds that are not measured, before those that are."""
+    payload_size: int
+
+    @classmethod
+    def from_command_line(cls) -> Job:
+        """The job of this process."""
+        values = json.loads(sys.argv[1])
+        values["directory"] = Path(values["directory"])
+        return cls(**values)
+
+    def to_json(self) -> str:
+        """For the command line of an adapter."""
+        return json.dumps({**attrs.asdict(self), "directory": str(self.directory)})
+
+    @property
+    def payload(self) -> bytes:
+        """Of every message."""
+        return b"x" * self.payload_size
+
+
+TOPIC = "a/b/c"
+"""Of every message: short, and the same one, as from a sensor."""
+
+
+@attrs.frozen
+class Sample:
+    """What one client did."""
+
+    messages: int
+    """That were confirmed."""
+    wall: float
+    """Seconds."""
+    cpu: float
+    """Seconds of processor time of the client's process, all of its threads."""
+    versions: dict[str, str]
+    """Of the client and of what it stands on."""
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return self.messages / self.wall
+
+    def print(self) -> None:
+        """As the last line of an adapter."""
+        print(json.dumps(attrs.asdict(self)), flush=True)
+
+
+class Meter:
+    """Counts confirmed messages, and measures from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self.messages = 0
+        self._since = (0, 0.0, 0.0)
+
+    def start(self) -> None:
+        """The warm-up is over."""
+        self._since = self._now()
+
+    def stop(self, versions: dict[str, str]) -> Sample:
+        """What happened since the start."""
+        (first, wall, cpu), (last, wall_end, cpu_end) = self._since, self._now()
+        return Sample(last - first, wall_end - wall, cpu_end - cpu, versions)
+
+    def _now(self) -> tuple[int, float, float]:
+        return self.messages, time.perf_counter(), time.process_time()

@@ -1,0 +1,88 @@
+"""Runs a work: for each measurement a peer, and a client, in two processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import attrs
+
+from .job import Job, Sample
+from .works import Cell, Contender, Work
+
+ROOT = Path(__file__).parent.parent
+START_MOST = 60.0
+"""Seconds beside those of the job that a client may take to start and to end."""
+
+
+@attrs.frozen
+class Plan:
+    """How much is measured."""
+
+    seconds: float
+    warm_up: float
+    rounds: int
+    directory: Path
+    """On the disk that is measured."""
+
+
+@attrs.frozen
+class Result:
+    """One contender in one cell."""
+
+    cell: Cell
+    contender: Contender
+    sample: Sample
+
+
+def run(
+    work: Work, cells: Sequence[Cell], contenders: Sequence[Contender], plan: Plan
+) -> Iterator[Result]:
+    """Yields the results as they come. The contenders take turns, another one first each time."""
+    for turn in range(plan.rounds):
+        first = turn % len(contenders)
+        for cell in cells:
+            for contender in (*contenders[first:], *contenders[:first]):
+                yield Result(cell, contender, measure(work, cell, contender, plan))
+
+
+def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
+    """One process of one client."""
+    with tempfile.TemporaryDirectory(dir=plan.directory) as directory, running_peer() as port:
+        job = Job(
+            work=work.name,
+            store=contender.store,
+            directory=Path(directory),
+            port=port,
+            qos=cell.qos,
+            tasks=cell.tasks,
+            seconds=plan.seconds,
+            warm_up=plan.warm_up,
+            payload_size=work.payload_size,
+        )
+        process = subprocess.run(  # noqa: S603, modules of our own
+            [sys.executable, "-m", f"benchmarks.clients.{contender.adapter}", job.to_json()],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=plan.warm_up + plan.seconds + START_MOST,
+            check=True,
+        )
+    return Sample(**json.loads(process.stdout.splitlines()[-1]))
+
+
+@contextmanager
+def running_peer() -> Generator[int, None, None]:
+    """A peer of its own for each client. Yields its port."""
+    command = [sys.executable, "-m", "benchmarks.peer"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        try:
+            assert process.stdout is not None
+            yield int(process.stdout.readline())
+        finally:
+            process.terminate()
