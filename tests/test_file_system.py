@@ -161,7 +161,8 @@ def test_each_operation_syncs_what_it_says(tmp_path: Path, syncs: Syncs) -> None
     assert syncs.take() == ["session/"]
     directory.close()
     directory.open()
-    assert syncs.take() == []
+    # Who created it may have been killed before that was safe.
+    assert syncs.take() == [f"{tmp_path.name}/"]
     directory.close()
 
 
