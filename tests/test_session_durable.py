@@ -344,6 +344,13 @@ def test_a_session_that_was_never_connected_still_has_its_discarding_due() -> No
     assert not stored(driver).identity.discard_due
 
 
+def test_a_volatile_session_keeps_no_record_of_its_discarding() -> None:
+    driver = Driver()
+    driver.session.discarded()
+    assert not driver.session.has_records
+    assert not driver.session.is_identifying
+
+
 # Messages of the broker's
 
 
@@ -518,6 +525,62 @@ def test_a_release_and_a_pubrel_that_failed_are_stored_with_the_next_commit() ->
     driver.release(second)
     assert driver.session.not_stored() == []
     assert driver.store() == [p.PubRec(7), p.PubRec(8), p.PubComp(9)]
+
+
+# A CONNECT that got no answer
+
+
+def lose_in_doubt(driver: Driver) -> None:
+    """The broker may have begun another session since, of which the client did not hear."""
+    driver.lose()
+    driver.session.attach(clean=False, present=True, restart_at=1, in_doubt=True)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_after_a_lost_connack_a_new_message_under_a_known_identifier_is_new(
+    durable: bool,
+) -> None:
+    """A redelivery has DUP [MQTT-3.3.1-1]: a message without it is another one."""
+    driver = begin() if durable else Driver()
+    driver.receive(delivery(7, 2), delivery(8, 2), delivery(9, 2))
+    released, held, _ = driver.delivered()
+    driver.release(released)
+    if durable:
+        driver.store()
+    lose_in_doubt(driver)
+    driver.receive(delivery(7, 2, payload=b"new"), delivery(8, 2, payload=b"new"))
+    new = driver.delivered()
+    assert [message.message.payload for message in new] == [b"new", b"new"]
+    driver.receive(delivery(10, 2))
+    assert len(driver.delivered()) == 1
+    driver.receive(delivery(9, 2, dup=True))
+    assert driver.delivered() == [], "which the application holds"
+    driver.receive(delivery(7, 2, payload=b"new", dup=True))
+    assert driver.delivered() == [], "once is enough"
+    sent = driver.release(*new)
+    if durable:
+        sent += driver.store()
+    assert ids(sent)[:2] == [("PUBREC", 7), ("PUBREC", 8)]
+    assert not held.released
+
+
+def test_after_a_lost_connack_a_redelivery_is_still_one() -> None:
+    driver = begin()
+    driver.receive(delivery(7, 2))
+    driver.release(*driver.delivered())
+    driver.store()
+    lose_in_doubt(driver)
+    assert driver.receive(delivery(7, 2, dup=True)) == [p.PubRec(7)]
+    assert driver.receive(p.PubRel(7)) == []
+    assert driver.store() == [p.PubComp(7)]
+
+
+def test_after_a_lost_connack_all_subscriptions_are_asked_for_again() -> None:
+    driver = Driver()
+    driver.session.subscribe([("a", 2)])
+    driver.receive(p.SubAck(1, (2,)))
+    lose_in_doubt(driver)
+    assert driver.sent() == [p.Subscribe(2, (("a", 2),))]
 
 
 # Urgency
