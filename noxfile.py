@@ -30,6 +30,7 @@ PURE_LAYERS = [
     "_topics",
     "_packets",
     "_records",
+    "_framing",
     "_codec311",
     "_outbox",
     "_requests",

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_mqtt import _packets as p
-from trio_mqtt._codec311 import Codec, Decoder, client_decoder, encode
+from trio_mqtt._codec311 import Codec, client_decoder, encode
 from trio_mqtt._errors import ProtocolViolation
+from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
 NewDecoder: TypeAlias = Callable[[], Decoder[p.Packet]]

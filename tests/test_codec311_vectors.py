@@ -13,7 +13,8 @@ import attrs
 import pytest
 
 from trio_mqtt import _packets as p
-from trio_mqtt._codec311 import Codec, Decoder
+from trio_mqtt._codec311 import Codec
+from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
 NewDecoder: TypeAlias = Callable[[], Decoder[p.Packet]]

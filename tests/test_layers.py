@@ -15,6 +15,7 @@ LAYERS = [
     "_topics",
     "_packets",
     "_records",
+    "_framing",
     "_codec311",
     "_outbox",
     "_requests",

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeAlias
 import pytest
 
 from trio_mqtt import _packets as p
-from trio_mqtt._codec311 import Decoder
 from trio_mqtt._errors import ProtocolViolation
+from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
 NewDecoder: TypeAlias = Callable[[], Decoder[p.Packet]]

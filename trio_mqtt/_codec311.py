@@ -17,10 +17,11 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 from . import _packets as p
 from ._errors import Denied, ProtocolViolation
+from ._framing import Decoder, Reader, long_length
 from ._topics import topic_name_flaw
 
 PROTOCOL_LEVEL = 4
@@ -204,7 +205,7 @@ class Codec:
         return bytes((publish[0] | DUP,)) + publish[1:]
 
     def with_packet_id(self, publish: bytes, packet_id: int) -> bytes:
-        start = 2 if publish[1] <= 0x7F else _long_length(publish, 1)[0]
+        start = 2 if publish[1] <= 0x7F else long_length(publish, 1)[0]
         position = start + 2 + int.from_bytes(publish[start : start + 2])
         return b"".join((publish[:position], packet_id.to_bytes(2), publish[position + 2 :]))
 
@@ -214,118 +215,28 @@ class Codec:
 
 # Bytes to packets
 
-_P = TypeVar("_P", covariant=True)
-
-
-class Reader(NamedTuple, Generic[_P]):
-    """How to read the packets that begin with one certain byte."""
-
-    least: int
-    """The least remaining length."""
-    most: int
-    read: Callable[[bytes, int, int], _P]
-    """From the packet's bytes, where its variable header starts, and where its payload stops."""
-
-
-class Decoder(Generic[_P]):
-    """Bytes to packets: see `trio_mqtt._packets.Decoder`."""
-
-    def __init__(self, readers: Mapping[int, Reader[_P]]) -> None:
-        topics = _TopicCache()
-        publish_readers = {
-            PUBLISH | dup << 3 | qos << 1 | retain: _publish_reader(
-                topics, qos, retain=retain, dup=dup
-            )
-            for qos in p.QOS_LEVELS
-            for retain in (False, True)
-            for dup in ((False, True) if qos else (False,))  # [MQTT-3.3.1-2]
-        }
-        self._readers: Mapping[int, Reader[_P | p.Message | p.Delivery]]
-        self._readers = {**readers, **publish_readers}
-        self._pieces: list[bytes] = []
-        self._held = 0  # how many bytes the pieces hold
-        self._wanted = 0  # how many they must hold before a look at them is worth it
-        self.violation: ProtocolViolation | None = None
-
-    @property
-    def partial(self) -> bool:
-        return self._held > 0
-
-    def feed(self, data: bytes) -> list[_P | p.Message | p.Delivery]:
-        if self.violation is not None:
-            raise self.violation
-        if self._held:
-            self._pieces.append(data)
-            self._held += len(data)
-            if self._held < self._wanted:
-                return []
-            data = b"".join(self._pieces)
-            self._pieces.clear()
-            self._held = 0
-        packets: list[_P | p.Message | p.Delivery] = []
-        try:
-            self._decode(data, packets)
-        except ProtocolViolation as violation:
-            self.violation = violation
-            if not packets:
-                raise
-        return packets
-
-    def _decode(self, data: bytes, packets: list[_P | p.Message | p.Delivery]) -> None:
-        """Appends what `data` completes to `packets`, and keeps the rest."""
-        readers = self._readers
-        position, end, wanted = 0, len(data), 0
-        while position < end:
-            reader = readers.get(data[position])
-            if reader is None:
-                raise _unexpected(data[position])
-            start = position + 2
-            if start > end:
-                wanted = 2
-                break
-            remaining = data[position + 1]
-            if remaining > 0x7F:
-                start, remaining = _long_length(data, position + 1)
-                if not start:
-                    wanted = end - position + 1
-                    break
-            least, most, read = reader
-            if not least <= remaining <= most:
-                name = _NAMES[data[position] >> 4]
-                raise ProtocolViolation(f"{name} with a remaining length of {remaining}")
-            stop = start + remaining
-            if stop > end:
-                wanted = stop - position
-                break
-            packets.append(read(data, start, stop))
-            position = stop
-        if wanted:
-            self._pieces.append(data[position:])
-            self._held = end - position
-            self._wanted = wanted
-
 
 def client_decoder() -> Decoder[p.Inbound]:
     """A decoder of what a broker sends."""
-    return Decoder(_CLIENT_READERS)
+    return Decoder({**_CLIENT_READERS, **publish_readers()}, publish_header)
 
 
-def _unexpected(first: int) -> ProtocolViolation:
-    name = _NAMES[first >> 4]
-    return ProtocolViolation(f"{name} with flags {first & 0xF:#06b} is not for this side to send")
+def publish_readers() -> dict[int, Reader[p.Message | p.Delivery]]:
+    """Of PUBLISH, with a cache of topics of their own."""
+    topics = _TopicCache()
+    return {
+        PUBLISH | dup << 3 | qos << 1 | retain: _publish_reader(topics, qos, retain=retain, dup=dup)
+        for qos in p.QOS_LEVELS
+        for retain in (False, True)
+        for dup in ((False, True) if qos else (False,))  # [MQTT-3.3.1-2]
+    }
 
 
-def _long_length(data: bytes, position: int) -> tuple[int, int]:
-    """Where a remaining length of two bytes and more ends, and what it says; 0 where it goes on
-    beyond `data` (section 2.2.3)."""
-    remaining = 0
-    for index, byte in enumerate(data[position : position + 4]):
-        remaining |= (byte & 0x7F) << 7 * index
-        if byte <= 0x7F:
-            return position + index + 1, remaining
-    if len(data) >= position + 4:
-        raise ProtocolViolation("a remaining length of more than four bytes")
-    return 0, 0
+def publish_header(data: bytes, start: int) -> int:
+    """How many bytes are enough to know the topic and the packet identifier, or to look again."""
+    if len(data) < start + 2:
+        return 2
+    return 2 + (data[start] << 8 | data[start + 1]) + 2
 
 
 class _TopicCache(dict[bytes, str]):
@@ -416,13 +327,6 @@ def _read_pingresp(_data: bytes, _start: int, _stop: int) -> p.PingResp:
     return p.PingResp()
 
 
-_NAMES = (
-    "packet type 0", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP",
-    "SUBSCRIBE", "SUBACK", "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT",
-    "packet type 15",
-)  # fmt: skip
-
-# The Decoder adds PUBLISH.
 ACK_READERS: Mapping[int, Reader[p.Ack]] = {
     PUBACK: _ack_reader(p.PubAck),
     PUBREC: _ack_reader(p.PubRec),

@@ -17,7 +17,8 @@ import trio
 
 from trio_mqtt import Dialer, ProtocolViolation
 from trio_mqtt import _packets as p
-from trio_mqtt._codec311 import Decoder, client_decoder
+from trio_mqtt._codec311 import client_decoder
+from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
 _P = TypeVar("_P")

@@ -19,18 +19,19 @@ from trio_mqtt._codec311 import (
     USERNAME,
     WILL,
     WILL_RETAIN,
-    Decoder,
-    Reader,
     decode_string,
+    publish_header,
+    publish_readers,
     read_packet_id,
 )
 from trio_mqtt._errors import ProtocolViolation
+from trio_mqtt._framing import Decoder, Reader
 from trio_mqtt._topics import string_flaw, topic_filter_flaw, topic_name_flaw
 
 
 def server_decoder() -> Decoder[p.Served]:
     """A decoder of what a client sends."""
-    return Decoder(_SERVER_READERS)
+    return Decoder({**_SERVER_READERS, **publish_readers()}, publish_header)
 
 
 class _Fields:
