@@ -523,7 +523,12 @@ async def test_a_small_buffer_and_a_slow_storage_in_both_directions(
         session = await init_session("me", persistence)
         persistence.commit_seconds = 0.2
         async with open_client(
-            broker.dialer, session=session, buffer=Buffer(messages=messages), exactly_once_max=1
+            broker.dialer,
+            session=session,
+            buffer=Buffer(messages=messages),
+            exactly_once_max=1,
+            reconnect_wait_min=0.01,  # it is given back what it cannot hold, again and again
+            reconnect_wait_max=0.1,
         ) as client:
             await client.subscribe("t")
             for number in range(30):
