@@ -29,6 +29,7 @@ LAYERS = [
     "_remainder",
     "_transport",
     "_persistence",
+    "_threaded",
     "_directory",
     "_file_system",
     "_sqlite",

@@ -24,18 +24,15 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from struct import Struct
-from typing import TypeVar
 
 import attrs
-import trio
 
 from ._directory import Directory
-from ._persistence import Persistence
+from ._threaded import ThreadedPersistence
 
 _PLAN = "batch"
 _BESIDE = ".new"
@@ -44,10 +41,8 @@ _BESIDE_NAME = re.compile(rf"({_KEY_NAME.pattern}|{_PLAN}){re.escape(_BESIDE)}")
 _ENTRY = Struct(">II")
 _CHECKSUM = Struct(">I")
 
-_T = TypeVar("_T")
 
-
-class FileSystem(Persistence):
+class FileSystem(ThreadedPersistence):
     """Keeps a session in a directory, with a file for each record.
 
     The directory is created if need be, though not its parents, and belongs to the session: nothing
@@ -65,39 +60,11 @@ class FileSystem(Persistence):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._files = Files(Directory(Path(path)))
-        self._limiter = trio.CapacityLimiter(1)  # so that no other use of threads holds this one up
+        self._path = Path(path)
+        super().__init__(Files(Directory(self._path)))
 
     def __repr__(self) -> str:
-        return f"FileSystem({str(self._files.directory.path)!r})"
-
-    async def load(self, key: int) -> bytes | None:
-        """See `Persistence`."""
-        return await self._run(partial(self._files.load, key))
-
-    async def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
-        """See `Persistence`. Cancelling it waits for its end."""
-        await self._run(partial(self._files.commit, saves, deletes))
-
-    async def keys(self) -> Collection[int]:
-        """See `Persistence`."""
-        return await self._run(self._files.keys)
-
-    async def load_all(self) -> Mapping[int, bytes | None]:
-        """See `Persistence`."""
-        return await self._run(self._files.load_all)
-
-    async def open(self) -> None:
-        """Locks the directory, and ends what a crash left in the middle."""
-        await self._run(self._files.open)
-
-    async def close(self) -> None:
-        """Unlocks the directory."""
-        await self._run(self._files.directory.close)
-
-    @trio.lowlevel.enable_ki_protection  # so that a commit ends as it is known to
-    async def _run(self, function: Callable[[], _T]) -> _T:
-        return await trio.to_thread.run_sync(function, limiter=self._limiter)
+        return f"FileSystem({str(self._path)!r})"
 
 
 @attrs.frozen
@@ -143,6 +110,10 @@ class Files:
         except BaseException:
             self.directory.close()
             raise
+
+    def close(self) -> None:
+        """Unlocks the directory."""
+        self.directory.close()
 
     def load(self, key: int) -> bytes | None:
         """The value of a key."""

@@ -6,7 +6,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from ._errors import PersistenceError
-from ._persistence import Persistence
+from ._threaded import ThreadedPersistence
 
 APPLICATION_ID = 0x4D515454  # "MQTT"
 SCHEMA_VERSION = 1
@@ -24,7 +23,7 @@ BUSY_TIMEOUT = 1.0
 _T = TypeVar("_T")
 
 
-class SQLite(Persistence):
+class SQLite(ThreadedPersistence):
     """Keeps a session in an SQLite database.
 
     The file is created if need be, and belongs to the session. While a client uses it no other one
@@ -46,42 +45,18 @@ class SQLite(Persistence):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._database = Database(Path(path))
-        self._limiter = trio.CapacityLimiter(1)  # so that no other use of threads holds this one up
+        self._path = Path(path)
+        super().__init__(Database(self._path))
 
     def __repr__(self) -> str:
-        return f"SQLite({str(self._database.path)!r})"
+        return f"SQLite({str(self._path)!r})"
 
-    async def load(self, key: int) -> bytes | None:
-        """See `Persistence`."""
-        return await self._run(partial(self._database.load, key))
-
-    async def commit(self, saves: Mapping[int, bytes], deletes: Collection[int]) -> None:
-        """See `Persistence`. Cancelling it waits for its end."""
-        await self._run(partial(self._database.commit, saves, deletes))
-
-    async def keys(self) -> Collection[int]:
-        """See `Persistence`."""
-        return await self._run(self._database.keys)
-
-    async def load_all(self) -> Mapping[int, bytes | None]:
-        """See `Persistence`."""
-        return await self._run(self._database.load_all)
-
-    async def open(self) -> None:
-        """Opens and locks the database."""
-        await self._run(self._database.open)
-
-    async def close(self) -> None:
-        """Closes the database, which unlocks it."""
-        await self._run(self._database.close)
-
-    @trio.lowlevel.enable_ki_protection  # so that a commit ends as it is known to
+    @trio.lowlevel.enable_ki_protection
     async def _run(self, function: Callable[[], _T]) -> _T:
         try:
-            return await trio.to_thread.run_sync(function, limiter=self._limiter)
+            return await super()._run(function)
         except sqlite3.Error as error:
-            raise PersistenceError(f"{self._database.path}: {error}") from error
+            raise PersistenceError(f"{self._path}: {error}") from error
 
 
 class Database:
