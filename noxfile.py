@@ -28,6 +28,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 PURE_LAYERS = [
     "_errors",
     "_topics",
+    "_trie",
     "_packets",
     "_records",
     "_framing",

@@ -7,6 +7,7 @@ from typing import TypeVar
 import trio
 import trio.testing
 
+import trio_mqtt
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 from trio_mqtt.testing._server311 import server_decoder
@@ -82,6 +83,14 @@ class ScriptedBroker:
         link = await self.next_link()
         await link.expect(p.Connect)
         return link
+
+
+async def subscribe(client: trio_mqtt.Client, link: Link, topic_filter: str = "#") -> None:
+    """Has the client subscribe, so that what comes is the application's and stays."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.subscribe, topic_filter)
+        request = await link.expect(p.Subscribe)
+        await link.send(p.SubAck(request.packet_id, (2,)))
 
 
 class SlowStream(trio.abc.Stream):

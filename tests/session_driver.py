@@ -15,8 +15,6 @@ from trio_mqtt._session import SessionState, Stored
 from trio_mqtt._transfers import Limits
 from trio_mqtt.testing._server311 import server_decoder
 
-MANY = 1_000_000
-
 
 class Driver:
     """A session, and a broker's view of it."""
@@ -54,9 +52,9 @@ class Driver:
         assert outbox is not None
         return self._decoder.feed(write(outbox))
 
-    def receive(self, *packets: p.Inbound, room: int = MANY) -> list[p.Served]:
+    def receive(self, *packets: p.Inbound) -> list[p.Served]:
         """Takes packets in, and returns what is sent in answer."""
-        self.session.receive(iter(packets), room)
+        self.session.receive(packets)
         return self.sent()
 
     def take(self) -> Batch:

@@ -15,7 +15,7 @@ from trio_mqtt import _packets as p
 from trio_mqtt import open_client
 from trio_mqtt._codec311 import encode
 
-from .scripted_broker import Link, ScriptedBroker, SlowStream
+from .scripted_broker import Link, ScriptedBroker, SlowStream, subscribe
 
 # Keep-alive
 
@@ -101,6 +101,7 @@ async def test_a_message_that_trickles_in_is_life(
     """PITFALLS: only PINGRESP counted as life, so a slow link killed the connection."""
     async with open_client(scripted.dialer, keep_alive=3, pause_timeout=4) as client:
         link = await scripted.accepted()
+        await subscribe(client, link)
         data = encode(p.Message("t", bytes(60)))
         for position in range(len(data)):
             await link.send_bytes(data[position : position + 1])

@@ -15,7 +15,7 @@ from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 from trio_mqtt.testing import open_broker
 
-from .scripted_broker import Link, ScriptedBroker
+from .scripted_broker import Link, ScriptedBroker, subscribe
 
 Task = Callable[[], Awaitable[None]]
 
@@ -153,6 +153,7 @@ async def test_a_burst_before_anybody_waits_arrives_whole(
     """PITFALLS: 2 of 1,000 arrived."""
     async with open_client(scripted.dialer, buffer=Buffer(messages=10)) as client:
         link = await scripted.accepted()
+        await subscribe(client, link)
         await link.send(*(p.Message("t", str(i).encode()) for i in range(1000)))
         await trio.testing.wait_all_tasks_blocked()
         assert client.statistics().buffered_messages == 10
@@ -168,6 +169,7 @@ async def test_a_burst_of_large_messages_is_bounded_in_bytes(
 ) -> None:
     async with open_client(scripted.dialer, buffer=Buffer(bytes=300_000)) as client:
         link = await scripted.accepted()
+        await subscribe(client, link)
         await link.send(*(p.Message("t", bytes(100_000)) for _ in range(20)))
         await trio.testing.wait_all_tasks_blocked()
         assert client.statistics().buffered_bytes == 300_000
@@ -341,6 +343,7 @@ async def test_beyond_the_second_bound_at_most_once_is_given_up_and_counted(
         trio.open_nursery() as nursery,
     ):
         link = await scripted.accepted()
+        await subscribe(client, link)
         await link.send(*(p.Message("t", str(i).encode()) for i in range(10)))
         nursery.start_soon(serve, link)
         await client.publish("a", b"", qos=1)
@@ -393,6 +396,7 @@ async def test_a_full_buffer_does_not_stop_keep_alive(
         scripted.dialer, keep_alive=10, buffer=Buffer(messages=1), pause_timeout=3
     ) as client:
         link = await scripted.accepted()
+        await subscribe(client, link)
         await link.send(*(p.Message("t", str(i).encode()) for i in range(5)))
         last = trio.current_time()
         for _ in range(20):
@@ -416,8 +420,8 @@ def a_broker_that_reads_when_it_has_written() -> tuple[trio_mqtt.Dialer, Task]:
     async def broker() -> None:
         await theirs.receive_some(1000)
         await theirs.send_all(encode(p.ConnAck(False, 0)))
-        for _ in range(6):
-            await theirs.send_all(encode(p.Message("t", b"")))
+        for number in range(1, 7):
+            await theirs.send_all(encode(publish(number)))
         while await theirs.receive_some(100_000):
             pass
 
@@ -462,6 +466,7 @@ async def test_one_read_that_exceeds_the_bounds_loses_nothing(
     """Nobody needs the reader to go on, so it stops in the middle of what it read."""
     async with open_client(scripted.dialer, buffer=Buffer(bytes=1000)) as client:
         link = await scripted.accepted()
+        await subscribe(client, link)
         packets = [
             p.Message("t", bytes(size)) if qos == 0 else publish(number + 1, bytes(size))
             for number, size in enumerate([5000, 1, 1000, 1000, 1000, 999, 1, 1, 3000])

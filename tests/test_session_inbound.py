@@ -63,19 +63,6 @@ def test_answers_keep_the_order_of_the_publish_packets(qos: p.QoS) -> None:
     assert driver.release(second) == [answer(3), answer(9)]
 
 
-def test_room_stops_in_the_middle_of_a_batch_and_goes_on_there() -> None:
-    driver = Driver()
-    packets: list[p.Inbound] = [delivery(1), p.Message("t", b""), p.PubRel(4), delivery(2)]
-    batch = iter(packets)
-    assert driver.session.receive(batch, 1) is False
-    assert [type(packet) for packet in driver.arrived()] == [p.Delivery]
-    assert driver.session.receive(batch, 1) is False
-    assert [type(packet) for packet in driver.arrived()] == [p.Message]
-    assert driver.session.receive(batch, 2) is True
-    assert [type(packet) for packet in driver.arrived()] == [p.Delivery]
-    assert driver.sent() == [p.PubComp(4)]
-
-
 # Repetitions
 
 
@@ -124,7 +111,7 @@ def test_repetition_without_end_is_a_violation() -> None:
     driver.receive(delivery(1))
     endless = itertools.repeat(delivery(1))
     with pytest.raises(ProtocolViolation, match="repeated without end"):
-        driver.session.receive(endless, 2)
+        driver.session.receive(endless)
     assert len(driver.delivered()) == 1
 
 

@@ -98,7 +98,7 @@ def test_identifiers_count_up_wrap_and_skip_those_in_use() -> None:
     kept = publish(driver)
     for expected in range(2, 65_536):
         assert publish(driver).packet_id == expected
-        driver.session.receive(iter([p.PubAck(expected)]), 1)
+        driver.session.receive([p.PubAck(expected)])
     assert kept.packet_id == 1
     assert publish(driver).packet_id == 2
 
@@ -254,7 +254,7 @@ def test_subscribe_and_unsubscribe() -> None:
     driver.receive(p.SubAck(1, (0, p.FAILED)))
     assert driver.settled() == [request]
     assert request.return_codes == (0, p.FAILED)
-    other = driver.session.unsubscribe(["a"])
+    [other] = driver.session.unsubscribe(["a"])
     assert driver.sent() == [p.Unsubscribe(2, ("a",))]
     driver.receive(p.UnsubAck(2))
     assert driver.settled() == [other]
@@ -329,7 +329,8 @@ def test_a_filter_refused_at_its_restoration_is_told() -> None:
     driver.lose()
     driver.attach()
     driver.receive(p.SubAck(2, (2, p.FAILED)))
-    assert driver.session.refused == ["b"]
+    subscriptions = driver.session.subscriptions
+    assert subscriptions.refused == [(subscriptions.application, "b")]
     driver.lose()
     assert driver.attach() == [p.Subscribe(3, (("a", 2),))]
 
@@ -342,7 +343,7 @@ def test_a_filter_refused_at_its_restoration_and_unsubscribed_since_is_not() -> 
     driver.attach()
     driver.session.unsubscribe(["a"])
     driver.receive(p.SubAck(2, (p.FAILED,)), p.UnsubAck(3))
-    assert driver.session.refused == []
+    assert driver.session.subscriptions.refused == []
 
 
 # What the end of a connection means
@@ -352,7 +353,7 @@ def test_the_end_of_a_connection_tells_what_became_of_each_request() -> None:
     driver = Driver()
     written = subscribe(driver, "a")
     driver.sent()
-    interrupted = driver.session.unsubscribe(["a"])
+    [interrupted] = driver.session.unsubscribe(["a"])
     outbox = driver.session.outbox
     assert outbox is not None
     outbox.begun += 3

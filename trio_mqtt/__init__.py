@@ -9,8 +9,8 @@
             print(message.topic, message.payload)
 """
 
-from ._channels import MessageChannel
-from ._client import Client, Statistics
+from ._channels import ChannelStatistics, MessageChannel
+from ._client import Client
 from ._errors import (
     BadCredentials,
     ClientClosed,
@@ -21,6 +21,7 @@ from ._errors import (
     Down,
     IdentifierRejected,
     InDoubt,
+    MessagesMissed,
     MQTTError,
     NotAuthorized,
     NotSent,
@@ -35,12 +36,13 @@ from ._errors import (
 )
 from ._exchange import AdoptedExchange, Exchange
 from ._file_system import FileSystem
-from ._inbox import Buffer
+from ._inbox import Buffer, Overflow
 from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
 from ._persistence import Persistence
 from ._recovery import DamagedRecord
 from ._sqlite import SQLite
+from ._statistics import Statistics
 from ._stored_session import Session, adopt_session, init_session, volatile_session
 from ._transport import Dialer
 
@@ -48,6 +50,7 @@ __all__ = [
     "AdoptedExchange",
     "BadCredentials",
     "Buffer",
+    "ChannelStatistics",
     "Client",
     "ClientClosed",
     "ClosedInDoubt",
@@ -64,8 +67,10 @@ __all__ = [
     "MQTTError",
     "Message",
     "MessageChannel",
+    "MessagesMissed",
     "NotAuthorized",
     "NotSent",
+    "Overflow",
     "Payload",
     "PendingLimit",
     "Persistence",

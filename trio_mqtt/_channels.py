@@ -5,14 +5,44 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import attrs
 import trio
 
-from ._inbox import Inbox
+from ._connection import Bells
+from ._inbox import Entry, Inbox
 from ._packets import Delivery, Message
+from ._router import Router
 
 CHECKPOINT_EVERY = 64
 """How many messages may be taken from the buffer before others get their turn: a full checkpoint
 costs as much as ten messages."""
+
+
+@attrs.frozen
+class ChannelStatistics:
+    """What a channel and its clones did and hold, at one instant."""
+
+    buffered_messages: int
+    """Messages that wait for the application."""
+    buffered_bytes: int
+    """Of payload."""
+    most_buffered_messages: int
+    most_buffered_bytes: int
+    received: int
+    """Messages that the application has taken."""
+    given_up: int
+    """Messages at QoS 0 for which there was no room, and all that came to a closed channel."""
+
+
+class _Siblings:
+    """A channel and its clones."""
+
+    def __init__(self, router: Router, inbox: Inbox, bells: Bells) -> None:
+        self.router = router
+        self.inbox = inbox
+        self.bells = bells
+        self.open: list[MessageChannel] = []
+        """Those that are not closed, and those that are and have a message all the same."""
 
 
 class MessageChannel(trio.abc.ReceiveChannel[Message]):
@@ -21,23 +51,29 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
     So a message of QoS 1 or 2 that the application did not get to the end of, because it crashed,
     comes again. It is iterated over::
 
-        async for message in client.messages:
+        async for message in messages:
             ...
 
     When the buffer is full the client stops reading, and with it the broker stops sending; at QoS 1
     and 2 the broker also waits when a number of messages, 1 to some hundreds, is unacknowledged.
     There is one message at a time: whichever task asks for the next acknowledges the one before.
+    Several workers each have their own, with `clone`.
     """
 
-    def __init__(self, inbox: Inbox) -> None:
-        self._inbox = inbox
-        self._current: Delivery | None = None
+    def __init__(self, siblings: _Siblings, *, is_clone: bool = False) -> None:
+        self._siblings = siblings
+        self._inbox = siblings.inbox
+        self._is_clone = is_clone
+        self._closed = False
+        self._receiving = False
+        self._current: Entry | None = None
         """What the application has, unacknowledged."""
         self._holder: trio.lowlevel.Task | None = None
         """Which task has it."""
         self._storing: Delivery | None = None
         """What the application had last, if that has to be stored."""
         self._taken = 0
+        siblings.open.append(self)
 
     def __repr__(self) -> str:
         return f"<MessageChannel: {len(self._inbox)} messages wait>"
@@ -53,9 +89,11 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         Raises:
             SubscribeError: the broker lost the session, and failed these topic filters when they
                 were restored. The next call goes on.
+            MessagesMissed: on a strict channel, messages may be missing here. The next call goes
+                on.
             trio.EndOfChannel: the client ended.
             trio.ClosedResourceError: the channel was closed here.
-            trio.BusyResourceError: another task waits in `receive`.
+            trio.BusyResourceError: another task waits in `receive`; use a `clone` for each.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
@@ -66,7 +104,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
                 await trio.lowlevel.cancel_shielded_checkpoint()
         while not self._is_ready():
             self._check()
-            await self._inbox.wait()
+            await self._wait()
         return self._take()
 
     def receive_nowait(self) -> Message:
@@ -74,8 +112,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
 
         Raises:
             trio.WouldBlock: it is not, or the one before is not stored yet, as `receive` explains.
-            SubscribeError, trio.EndOfChannel, trio.ClosedResourceError, trio.BusyResourceError: as
-                `receive`.
+            SubscribeError, MessagesMissed, trio.EndOfChannel, trio.ClosedResourceError,
+                trio.BusyResourceError: as `receive`.
         """
         self._check()
         self.acknowledge()
@@ -86,23 +124,67 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
     def acknowledge(self) -> None:
         """Acknowledges the message received last, before the next one is asked for."""
         if self._current is not None:
-            current, self._current = self._current, None
-            self._holder = None
+            _, current = self._current
+            self._current = self._holder = None
+            assert isinstance(current, Delivery)
             self._inbox.release(current)
-            self._storing = None if current.released else current
+            if current.message.qos == 2 and not (current.claims or current.released):
+                self._storing = current
 
     def acknowledge_own(self) -> None:
         """The same, unless another task has it, which may be in the middle of it."""
-        if self._holder is trio.lowlevel.current_task():
-            self.acknowledge()
+        for channel in list(self._siblings.open):
+            if channel._holder is trio.lowlevel.current_task():  # noqa: SLF001, one of its kind
+                channel.acknowledge()
+
+    def clone(self) -> Self:
+        """Another channel on the same messages: each goes to one of them.
+
+        So workers each have a message that is unacknowledged. In which order they finish is all the
+        same: acknowledgements leave in the order in which the messages came [MQTT-4.6.0-2]. Use it
+        in a ``with``, so that its message goes to the others if the worker fails::
+
+            async def work(messages: trio_mqtt.MessageChannel) -> None:
+                with messages:
+                    async for message in messages:
+                        ...
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(work, messages.clone())
+
+        Raises:
+            trio.ClosedResourceError: this one was closed.
+        """
+        if self._is_closed():
+            raise trio.ClosedResourceError("this channel was closed")
+        return type(self)(self._siblings, is_clone=True)
+
+    def statistics(self) -> ChannelStatistics:
+        """A snapshot of the counters of this channel and its clones."""
+        inbox = self._inbox
+        return ChannelStatistics(
+            buffered_messages=len(inbox),
+            buffered_bytes=inbox.payload_bytes,
+            most_buffered_messages=inbox.most_messages,
+            most_buffered_bytes=inbox.most_bytes,
+            received=inbox.taken,
+            given_up=inbox.given_up,
+        )
 
     def close(self) -> None:
-        """Acknowledges and discards what is buffered, and whatever comes later.
+        """Acknowledges the message received last, and receives no more.
 
-        So a client that does not want its unclaimed messages is not held up by them.
+        When the last of a channel and its clones is closed, what is buffered is acknowledged and
+        discarded, and whatever comes later. So a client that does not want what comes to
+        `Client.messages` is not held up by it.
         """
         self.acknowledge()
-        self._inbox.close()
+        if self._closed:
+            return
+        self._end()
+        if not (self._siblings.open or self._inbox.closed):
+            self._inbox.give_up(self._inbox.close())
 
     async def aclose(self) -> None:
         """`close`, and a checkpoint."""
@@ -118,16 +200,17 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Closes the channel. After an exception it puts the message back instead.
+        """Closes the channel. After an exception it puts the message back before.
 
         A consumer that failed in the middle of a message leaves it, unacknowledged, to whoever asks
-        next.
+        next: a clone, or the scope itself, whose own channel is not closed by an exception.
         """
         if exc_value is None:
             self.close()
-        elif self._current is not None:
-            current, self._current = self._current, None
-            self._inbox.put_back(current)
+            return
+        self.put_back()
+        if self._is_clone and not self._closed:
+            self._end()
 
     async def __aexit__(
         self,
@@ -140,21 +223,82 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         if exc_value is None:
             await trio.lowlevel.checkpoint()  # noqa: ASYNC102, there is nothing to clean up
 
+    def put_back(self) -> None:
+        """Leaves the message received last, unacknowledged, to whoever asks next."""
+        if self._current is not None:
+            current, self._current = self._current, None
+            self._holder = None
+            self._siblings.router.put_back(self._inbox, current)
+
+    def end_scope(self, *, failed: bool) -> None:
+        """The scope ends, and with it this channel and its clones. For the scope alone to call.
+
+        What a task has that still runs stays its own, until it is done with it.
+        """
+        for channel in list(self._siblings.open):
+            if channel is self or not channel._is_at_work():  # noqa: SLF001, one of its kind
+                if failed:
+                    channel.put_back()
+                else:
+                    channel.acknowledge()
+        self._siblings.open.clear()
+
+    def _is_at_work(self) -> bool:
+        """Whether another task has a message, and still runs."""
+        holder = self._holder
+        if holder is None or holder is trio.lowlevel.current_task():
+            return False
+        nursery = holder.parent_nursery
+        return nursery is not None and holder in nursery.child_tasks
+
+    def _end(self) -> None:
+        self._closed = True
+        if self in self._siblings.open:
+            self._siblings.open.remove(self)
+        if self._receiving:
+            self._inbox.wake_all()
+            self._siblings.bells.stored.unpark_all()
+
+    def _is_closed(self) -> bool:
+        return self._closed or self._inbox.closed
+
     def _is_ready(self) -> bool:
-        return bool(self._inbox) and (self._storing is None or self._storing.released)
+        return (
+            bool(self._inbox)
+            and not self._closed
+            and (self._storing is None or self._storing.released)
+        )
 
     def _check(self) -> None:
-        if self._inbox.closed:
+        if self._is_closed():
             raise trio.ClosedResourceError("this channel was closed")
         if self._inbox.ended:
             raise trio.EndOfChannel("the client ended")
-        if self._inbox.has_waiter:
+        if self._receiving:
             raise trio.BusyResourceError("another task waits for the next message")
 
+    async def _wait(self) -> None:
+        """Waits for a message, or first for the record of the one before."""
+        self._receiving = True
+        try:
+            if self._storing is not None and not self._storing.released:
+                await self._siblings.bells.stored.park()
+            else:
+                await self._inbox.wait()
+        finally:
+            self._receiving = False
+
     def _take(self) -> Message:
-        message = self._inbox.take()
-        if isinstance(message, Delivery):
-            self._current = message
+        entry = self._inbox.take()
+        self._storing = None
+        arrival = entry[1]
+        if isinstance(arrival, Delivery):
+            self._current = entry
             self._holder = trio.lowlevel.current_task()
-            return message.message
-        return message
+            return arrival.message
+        return arrival
+
+
+def open_channel(router: Router, inbox: Inbox, bells: Bells) -> MessageChannel:
+    """The first channel of an inbox."""
+    return MessageChannel(_Siblings(router, inbox, bells))

@@ -2,61 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from typing import Literal
 
-import attrs
 import trio
 
 from . import _packets as p
-from ._channels import CHECKPOINT_EVERY, MessageChannel
+from ._channels import CHECKPOINT_EVERY, MessageChannel, open_channel
 from ._connection import SEND_BUFFER
 from ._errors import Denied, Down, PendingLimit, SubscribeError
 from ._exchange import Exchange
+from ._inbox import Buffer, Overflow
 from ._outbox import Outbox
 from ._remainder import Remainder
-from ._requests import Ping, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._requests import Holding, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._statistics import Statistics, take_statistics
+from ._subscription_scope import ScopeOptions, check_filters, subscription_scope
 from ._supervisor import Supervisor
-from ._topics import require_topic_filter, require_topic_name
+from ._topics import require_topic_name
 
 DISCONNECT_MOST = 10.0
 """Seconds that an end by DISCONNECT may take, which cannot be cancelled, if `pause_timeout` is
 longer or infinite."""
 _CACHED_TOPICS = 1_000
 _CACHED_TOPIC_LENGTH = 256
-
-
-@attrs.frozen
-class Statistics:
-    """What a client did and holds, at one instant."""
-
-    connects: int
-    """Connections that the broker accepted."""
-    bytes_read: int
-    bytes_written: int
-    published_at_most_once: int
-    """Messages handed to a connection at QoS 0."""
-    confirmed: int
-    """Messages that the broker confirmed, at QoS 1 and 2."""
-    unconfirmed: int
-    """Messages accepted at QoS 1 and 2 that it did not confirm yet."""
-    downgrades: int
-    """Messages of QoS 2 that the broker confirmed as if of QoS 1, as RabbitMQ does."""
-    received: int
-    """Messages that arrived for the application."""
-    repeated: int
-    """PUBLISH packets that the application had or has already, and did not get again."""
-    given_up: int
-    """Messages at QoS 0 for which there was no room, and all that came to a closed channel."""
-    unmatched_answers: int
-    """Answers of the broker to nothing that was asked."""
-    buffered_messages: int
-    """Messages that wait for the application, "messages" being the client's channel."""
-    buffered_bytes: int
-    most_buffered_messages: int
-    most_buffered_bytes: int
-    commits: int
-    """Batches of records that a durable session has stored."""
 
 
 class Client:
@@ -69,7 +39,9 @@ class Client:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._session = supervisor.session
-        self._messages = MessageChannel(supervisor.inbox)
+        router = supervisor.router
+        self._messages = open_channel(router, router.unclaimed.inbox, supervisor.bells)
+        self._scopes: set[MessageChannel] = set()
         self._pinging = trio.Lock()
         self._published = 0
         self._valid_topics: set[str] = set()
@@ -269,9 +241,9 @@ class Client:
     async def subscribe(self, *topic_filters: str, qos: p.QoS = 2) -> tuple[p.QoS, ...]:
         """Subscribes, and returns the QoS granted for each filter.
 
-        What arrives is in `messages`. When the broker loses the session the client subscribes
-        again by itself. Cancelled before the request is sent, nothing happened; afterwards the
-        request is abandoned, and counts if the broker grants it.
+        What arrives is in `messages`, unless an open scope matches it. When the broker loses the
+        session the client subscribes again by itself. Cancelled before the request is sent, nothing
+        happened; afterwards the request is abandoned, and counts if the broker grants it.
 
         Raises:
             SubscribeError: the broker failed some of the filters.
@@ -281,7 +253,7 @@ class Client:
             PendingLimit: more than 16,384 requests await their answer.
             SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
         """
-        self._check_filters(topic_filters)
+        check_filters(topic_filters)
         p.require_qos(qos)
         batches = await self._batches(topic_filters)
         requests = [
@@ -297,10 +269,13 @@ class Client:
         ]
         if failed:
             raise SubscribeError(tuple(failed))
+        self._supervisor.router.unclaimed.adopt(topic_filters)
         return tuple(p.QOS_LEVELS[code] for code in return_codes)
 
     async def unsubscribe(self, *topic_filters: str) -> None:
-        """Unsubscribes. What is on its way may still arrive.
+        """Ends what `subscribe` began. What is on its way until the broker answers is discarded.
+
+        A filter that an open subscription scope has too stays subscribed for that one.
 
         Cancelled before the request is sent, nothing happened; afterwards it is abandoned.
 
@@ -311,23 +286,14 @@ class Client:
             PendingLimit: more than 16,384 requests await their answer.
             SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
         """
-        self._check_filters(topic_filters)
-        batches = await self._batches(topic_filters)
-        await self._answers([self._session.unsubscribe(some) for some in batches])
-
-    def _check_filters(self, topic_filters: Sequence[str]) -> None:
-        if not topic_filters:
-            raise Denied("no topic filter")  # [MQTT-3.8.3-3] [MQTT-3.10.3-2]
-        for topic_filter in topic_filters:
-            require_topic_filter(topic_filter)
+        check_filters(topic_filters)
+        await self._batches(topic_filters)
+        await self._answers(self._session.unsubscribe(topic_filters))
 
     async def _batches(self, topic_filters: Sequence[str]) -> list[Sequence[str]]:
         """The filters as they fit into packets, once there is a connection for them."""
         await self._supervisor.ready()
-        size = p.MAX_TOPIC_FILTERS
-        batches = [
-            topic_filters[start : start + size] for start in range(0, len(topic_filters), size)
-        ]
+        batches = p.in_packets(topic_filters)
         if len(batches) > self._session.request_room:
             raise PendingLimit("too many requests await their answer")
         return batches
@@ -336,6 +302,8 @@ class Client:
         self, requests: Sequence[SubscribeRequest | UnsubscribeRequest | Ping]
     ) -> None:
         answers = [self._supervisor.answers.expect(request) for request in requests]
+        if not answers:
+            await trio.lowlevel.checkpoint()
         try:
             for answer in answers:
                 await answer.wait()
@@ -345,8 +313,79 @@ class Client:
 
     @property
     def messages(self) -> MessageChannel:
-        """The messages that arrive, each acknowledged when the next one is asked for."""
+        """The messages that no open subscription scope matches: those that `subscribe` asked for.
+
+        Also what an earlier run's subscriptions bring, and what a scope leaves behind that fails,
+        until a scope is opened which matches it, and not for longer than `unclaimed_wait`.
+        """
         return self._messages
+
+    @asynccontextmanager
+    async def open_subscription(
+        self,
+        *topic_filters: str,
+        qos: p.QoS = 2,
+        keep: bool = False,
+        buffer: Buffer | None = None,
+        overflow: Overflow = "wait",
+        strict: bool = False,
+    ) -> AsyncGenerator[MessageChannel, None]:
+        """A subscription as a scope: what matches arrives in its channel, while its body runs.
+
+        ::
+
+            async with client.open_subscription("bedroom/#") as messages:
+                async for message in messages:
+                    ...
+
+        Entering waits for the broker's answer, on whichever connection it comes. Several scopes may
+        have the same filter, or overlap: each gets each message once. The broker is asked for the
+        highest QoS that any of them wants. A shared subscription, ``$share/group/filter``, gets the
+        messages of its inner filter.
+
+        Leaving without an exception acknowledges the last message, and the broker unsubscribes
+        where nobody else holds the filter: what nobody took is acknowledged too and discarded.
+        While offline that is owed. It waits for the broker's answer for `pause_timeout` or 10
+        seconds at most, which cannot be cancelled. Leaving by an exception leaves the message that
+        was not finished, and those that were not taken, in their place: to the next scope that
+        matches, or to whichever is opened within `unclaimed_wait`. The broker then goes on to
+        collect, unless it keeps no session.
+
+        When the broker loses the session, the filters are asked for again.
+
+        Arguments:
+            topic_filters: at least one.
+            qos: the highest at which messages may arrive.
+            keep: not to unsubscribe on leaving, so that the broker goes on to collect for the next
+                run; in this one it is then as if `subscribe` had asked for these filters.
+            buffer: how much may wait, instead of that of the client.
+            overflow: what happens when that is full. "wait" has the client stop reading, as far as
+                `MessageChannel` says. "drop_oldest" and "drop_newest" instead give up messages at
+                QoS 0.
+            strict: whether `receive` raises `MessagesMissed` where the broker lost the session, or
+                messages at QoS 0 were given up. Otherwise they are merely counted.
+
+        Cancelled while it enters, nothing is left behind, and where something was sent already the
+        broker is told to unsubscribe.
+
+        Raises:
+            SubscribeError: the broker failed some of the filters, and none is subscribed to.
+            Denied: a filter is malformed, there is none, or an argument is illegal.
+            TypeError: an argument has another type.
+            PendingLimit: more than 16,384 requests await their answer.
+            ClientClosed, ClosedInDoubt: the client was closed, before or while it entered.
+        """
+        check_filters(topic_filters)
+        p.require_qos(qos)
+        options = ScopeOptions(keep=keep, buffer=buffer, overflow=overflow, strict=strict)
+        async with subscription_scope(
+            self._supervisor, Holding(tuple(dict.fromkeys(topic_filters)), qos), options
+        ) as channel:
+            self._scopes.add(channel)
+            try:
+                yield channel
+            finally:
+                self._scopes.discard(channel)
 
     # The connection
 
@@ -405,7 +444,8 @@ class Client:
         supervisor = self._supervisor
         supervisor.check_open()
         await self._drain()
-        self.messages.acknowledge_own()
+        for channel in (self.messages, *self._scopes):
+            channel.acknowledge_own()
         most = min(supervisor.settings.pause_timeout, DISCONNECT_MOST)
         with trio.CancelScope(shield=True):
             supervisor.disconnect()
@@ -448,26 +488,4 @@ class Client:
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""
-        supervisor, counters, inbox = (
-            self._supervisor,
-            self._session.counters,
-            self._supervisor.inbox,
-        )
-        return Statistics(
-            connects=supervisor.connects,
-            bytes_read=supervisor.bytes_read,
-            bytes_written=supervisor.bytes_written,
-            published_at_most_once=counters.published_at_most_once,
-            confirmed=counters.confirmed,
-            unconfirmed=self._session.unconfirmed,
-            downgrades=counters.downgrades,
-            received=supervisor.reception.received,
-            repeated=self._session.repeated,
-            given_up=inbox.given_up,
-            unmatched_answers=counters.unmatched_answers,
-            buffered_messages=len(inbox),
-            buffered_bytes=inbox.payload_bytes,
-            most_buffered_messages=inbox.most_messages,
-            most_buffered_bytes=inbox.most_bytes,
-            commits=0 if supervisor.storer is None else supervisor.storer.commits,
-        )
+        return take_statistics(self._supervisor)

@@ -15,8 +15,9 @@
     │   └── ClosedInDoubt(trio.ClosedResourceError)   the client ended first
     ├── SubscribeError                          the broker's answer: it failed these topic filters
     ├── ConnectionRefused                       the broker's answer to CONNECT, one subclass a code
-    └── ConnectionLost(trio.BrokenResourceError)
-        └── ProtocolViolation                   the broker broke the specification
+    ├── ConnectionLost(trio.BrokenResourceError)
+    │   └── ProtocolViolation                   the broker broke the specification
+    └── MessagesMissed                          strict channels only
 """
 
 from __future__ import annotations
@@ -166,3 +167,24 @@ class ProtocolViolation(ConnectionLost):
 
     Where it happens again and again, the broker's maker wants to know.
     """
+
+
+class MessagesMissed(MQTTError):
+    """At this place of the stream messages may be missing. The next call goes on behind it.
+
+    Raised by strict channels alone. It is for the application to do what it does at a start: to ask
+    for the state of what it follows, for instance.
+    """
+
+    def __init__(self, given_up: int, *, session_lost: bool) -> None:
+        super().__init__(given_up, session_lost)
+        self.given_up = given_up
+        """How many messages at QoS 0 were given up here, as the buffer was full."""
+        self.session_lost = session_lost
+        """Whether the broker lost the session here, and with it what it may have had for us."""
+
+    def __str__(self) -> str:
+        reasons = ["the broker lost the session"] if self.session_lost else []
+        if self.given_up:
+            reasons.append(f"{self.given_up} were given up, as the buffer was full")
+        return "messages may be missing: " + ", ".join(reasons)

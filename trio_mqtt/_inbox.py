@@ -1,19 +1,24 @@
-"""The bounded buffer between the reader and the application.
+"""The bounded buffer of one scope, between the reader and the application.
 
-The reader puts in, and a `MessageChannel` takes out. Two bounds hold. At the first one the reader
-stops by itself, unless somebody needs it to go on; at the second, twice as high, what arrives is
-not put in any more.
+The router puts in, and `MessageChannel`s take out. Each entry has the number of its arrival, so
+that what comes back from a consumer that failed goes to its old place. Two bounds hold. At the
+first one the inbox is full, and the reader stops, unless somebody needs it to go on; at the second,
+twice as high, nothing is put in any more. Entries that yield, at QoS 0 where the application said
+so, never stop the reader: they are given up at the first bound.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
 
 import attrs
 import trio
 
-from ._connection import Bells
-from ._errors import Denied, MQTTError
+from ._connection import Bells, Wakeup
+from ._errors import Denied, MessagesMissed, MQTTError
+from ._exchange import Demand
 from ._packets import Delivery, Message
 from ._session import SessionState
 
@@ -21,6 +26,14 @@ HARD_BOUND = 2
 """Times the soft one."""
 LOW_WATER = 0.75
 """Of the soft bound: where a reader that stopped goes on."""
+
+Arrival: TypeAlias = Message | Delivery
+Entry: TypeAlias = tuple[int, Arrival]
+"""The number of the arrival, and what arrived."""
+_Entry: TypeAlias = tuple[int, Arrival | MQTTError]
+Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest"]
+"""What happens to messages at QoS 0 when the buffer is full."""
+OVERFLOWS: tuple[Overflow, ...] = ("wait", "drop_oldest", "drop_newest")
 
 
 @attrs.frozen
@@ -44,22 +57,82 @@ class Buffer:
             raise Denied(f"{self} has room for nothing")
 
 
-class Inbox:
-    """What arrived, in the order of its arrival, and is not taken yet."""
+class Full:
+    """What the reader has to stop for: the inboxes that are full."""
 
-    def __init__(self, session: SessionState, bounds: Buffer, bells: Bells) -> None:
+    def __init__(self, reader: Wakeup) -> None:
+        self._reader = reader
+        self._inboxes: set[Inbox] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._inboxes)
+
+    def add(self, inbox: Inbox) -> None:
+        self._inboxes.add(inbox)
+
+    def discard(self, inbox: Inbox) -> None:
+        """It is no longer full, or no longer there."""
+        self._inboxes.discard(inbox)
+        self._reader.set()
+
+
+class Claims:
+    """What the application is done with, once everybody who got it is."""
+
+    def __init__(self, session: SessionState, bells: Bells) -> None:
         self._session = session
-        self._bounds = bounds
         self._bells = bells
-        self._entries: deque[Message | Delivery | MQTTError] = deque()
+
+    def release(self, delivery: Delivery) -> None:
+        """One of them is done with it."""
+        delivery.claims -= 1
+        if not delivery.claims:
+            self._session.release(delivery)
+            self._bells.writer.set()
+            if not delivery.released:
+                self._bells.storer.set()
+
+
+class Inbox:
+    """What arrived for one scope, in the order of its arrival, and is not taken yet."""
+
+    def __init__(
+        self,
+        bounds: Buffer,
+        full: Full,
+        demand: Demand,
+        claims: Claims,
+        *,
+        overflow: Overflow = "wait",
+        strict: bool = False,
+        opened_at: int = 0,
+    ) -> None:
+        self._bounds = bounds
+        self._full = full
+        self._demand = demand
+        self._claims = claims
+        self._overflow = overflow
+        self._strict = strict
+        self.opened_at = opened_at
+        """The number of the first arrival that it gets by itself."""
+        self._earlier: set[int] = set()
+        """The arrivals before it was opened that it got all the same."""
+        self._entries: deque[_Entry] = deque()
+        self._messages = 0
         self._bytes = 0
-        self._waiter: trio.lowlevel.Task | None = None
+        self._shares: dict[int, int] = {}
+        """By number of the arrival, how many more came back of it than the one that waits."""
+        self._yielding: dict[int, int] = {}
+        """By number of the arrival, the size of what gives way."""
+        self._yielding_bytes = 0
+        self._is_full = False
+        self._waiters: dict[trio.lowlevel.Task, None] = {}
         self.closed = False
         """Whether the application wants nothing of it any more."""
         self.ended = False
         """Whether there will be no more, as the client ended."""
-        self.awaited_low = False
-        """Whether somebody waits until it `is_low`."""
+        self.overflowed = False
+        """Whether messages were given back to the broker, and what follows has to be too."""
         self.most_messages = 0
         self.most_bytes = 0
         self.taken = 0
@@ -68,130 +141,271 @@ class Inbox:
         """Messages that never got to the application, though it was there."""
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return self._messages
 
     @property
     def payload_bytes(self) -> int:
         """How many bytes of payload wait."""
         return self._bytes
 
-    # The reader's side
+    # The router's side
 
-    def room(self, batch_bytes: int) -> int:
-        """How many messages may be put in before the reader has to look again; 0 or less: it stops.
+    def had(self, number: int) -> bool:
+        """Whether it got this arrival."""
+        return number >= self.opened_at or number in self._earlier
 
-        Arguments:
-            batch_bytes: of which size all of them are together, at most.
-        """
-        if self._bytes >= self._bounds.bytes:
-            return 0
-        room = self._bounds.messages - len(self._entries)
-        return room if self._bytes + batch_bytes < self._bounds.bytes else min(room, 1)
+    @property
+    def has_room(self) -> bool:
+        """Whether the second bound allows one more that does not yield."""
+        return (
+            self._messages - len(self._yielding) < self._bounds.messages * HARD_BOUND
+            and self._bytes - self._yielding_bytes < self._bounds.bytes * HARD_BOUND
+        )
 
     @property
     def is_low(self) -> bool:
         """Whether enough was taken for a reader that stopped to go on."""
-        return not self._entries or (
-            len(self._entries) <= self._bounds.messages * LOW_WATER
-            and self._bytes <= self._bounds.bytes * LOW_WATER
+        messages = self._messages - len(self._yielding)
+        return not messages or (
+            messages <= self._bounds.messages * LOW_WATER
+            and self._bytes - self._yielding_bytes <= self._bounds.bytes * LOW_WATER
         )
 
-    def put(self, message: Message | Delivery) -> bool:
-        """Takes a message in; False when not even the second bound allows it."""
-        if self.closed:
-            self._give_up(message)
-            return True
-        if (
-            len(self._entries) >= self._bounds.messages * HARD_BOUND
-            or self._bytes >= self._bounds.bytes * HARD_BOUND
-        ):
-            return False
-        self._entries.append(message)
-        self._bytes += _size(message)
-        self.most_messages = max(self.most_messages, len(self._entries))
-        self.most_bytes = max(self.most_bytes, self._bytes)
-        self.wake()
-        return True
+    def put(self, number: int, arrival: Arrival, *, yields: bool = False) -> None:
+        """Takes in what arrived last, or gives it up, or something that yields to it.
 
-    def put_error(self, error: MQTTError) -> None:
+        What does not yield has to have room at QoS 1 and 2.
+        """
+        if self.closed:
+            self._give_up(arrival)
+            return
+        at_most_once = isinstance(arrival, Message)
+        if at_most_once and self._overflow != "wait":
+            yields = True
+        if self._yielding or yields:
+            while self._is_at_bound() and self._yielding and self._overflow != "drop_newest":
+                self._give_up_oldest()
+            if yields:
+                if self._is_at_bound():
+                    self._give_up(arrival)
+                    self._missed(len(self._entries), 1)
+                    return
+                self._yielding[number] = _size(arrival)
+                self._yielding_bytes += _size(arrival)
+        if at_most_once and not yields and not self.has_room:
+            self._give_up(arrival)
+            self._missed(len(self._entries), 1)
+            return
+        self._entries.append((number, arrival))
+        self._count(arrival)
+        self.wake_one()
+
+    def insert(self, entries: Iterable[Entry]) -> None:
+        """Takes in what arrived earlier, each in its place, whatever the bounds."""
+        ordered: list[_Entry] = list(self._entries)
+        present = {number for number, _ in self.entries()}
+        for number, arrival in entries:
+            if number in present:
+                self._shares[number] = self._shares.get(number, 0) + 1
+                continue
+            present.add(number)
+            ordered.append((number, arrival))
+            if number < self.opened_at:
+                self._earlier.add(number)
+            self._count(arrival)
+        ordered.sort(key=_number)
+        self._entries = deque(ordered)
+        for _ in range(min(len(self._entries), len(self._waiters))):
+            self.wake_one()
+
+    def remove(self, wanted: set[int], *, whole: bool = True) -> list[Entry]:
+        """Takes these arrivals out of it: all shares of each, or one."""
+        removed: list[Entry] = []
+        kept: deque[_Entry] = deque()
+        for number, item in self._entries:
+            if number not in wanted or isinstance(item, MQTTError):
+                kept.append((number, item))
+                continue
+            more = self._shares.pop(number, 0)
+            removed.append((number, item))
+            if more and not whole:
+                kept.append((number, item))
+                self._shares[number] = more - 1
+            else:
+                removed += [(number, item)] * more
+                self._uncount(number, item)
+        self._entries = kept
+        self._relieve()
+        return removed
+
+    def entries(self) -> list[Entry]:
+        """What waits."""
+        return [(number, item) for number, item in self._entries if not isinstance(item, MQTTError)]
+
+    def no_longer_yields(self, numbers: Iterable[int]) -> None:
+        """These count from now on, as somebody wants them."""
+        for number in numbers:
+            self._yielding_bytes -= self._yielding.pop(number, 0)
+        self._note_full()
+
+    def put_error(self, number: int, error: MQTTError) -> None:
         """Has `error` raised in the application, at this place of the stream."""
-        self._entries.append(error)
-        self.wake()
+        self._entries.append((number, error))
+        self.wake_one()
+
+    def session_lost(self) -> None:
+        """The broker lost the session, and with it what it may have had for us."""
+        self._missed(len(self._entries), 0, session_lost=True)
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
         self.ended = True
-        self.wake()
+        self.wake_all()
 
-    def wake(self) -> None:
-        """Has the task that waits look again."""
-        if self._waiter is not None:
-            trio.lowlevel.reschedule(self._waiter)
-            self._waiter = None
+    def close(self) -> list[Entry]:
+        """Nobody will take anything out of it any more. Returns what was in it."""
+        entries = self.remove({number for number, _ in self.entries()})
+        self.closed = True
+        self._entries.clear()
+        self._full.discard(self)
+        self.wake_all()
+        return entries
+
+    def give_up(self, arrivals: Iterable[Entry]) -> None:
+        """The application will not get these."""
+        for _, arrival in arrivals:
+            self._give_up(arrival)
 
     # The application's side
 
     @property
     def has_waiter(self) -> bool:
         """Whether a task waits for the next message."""
-        return self._waiter is not None
+        return bool(self._waiters)
+
+    def __bool__(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._entries)
 
     async def wait(self) -> None:
-        """Waits for something to happen: a message, an error, the end, something stored."""
+        """Waits for something to happen: a message, an error, the end."""
+        task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._waiter = None
+            del self._waiters[task]
+            self._demand.end()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._waiter = trio.lowlevel.current_task()
+        self._waiters[task] = None
+        self._demand.begin()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def take(self) -> Message | Delivery:
+    def wake_one(self) -> None:
+        """There is one thing more to take."""
+        if self._waiters:
+            task = next(iter(self._waiters))
+            del self._waiters[task]
+            self._demand.end()
+            trio.lowlevel.reschedule(task)
+
+    def wake_all(self) -> None:
+        """Has all that wait look again."""
+        while self._waiters:
+            self.wake_one()
+
+    def take(self) -> Entry:
         """The next message.
 
         Raises:
             MQTTError: there was an error in its place.
         """
-        entry = self._entries.popleft()
-        if not isinstance(entry, MQTTError):
-            self._bytes -= _size(entry)
-            self.taken += 1
-        if self.awaited_low and self.is_low:
-            self._bells.reader.set()
-        if isinstance(entry, MQTTError):
-            raise entry
-        return entry
-
-    def put_back(self, delivery: Delivery) -> None:
-        """It is the next one again."""
-        self._entries.appendleft(delivery)
-        self._bytes += _size(delivery)
-        self.wake()
+        number, item = self._entries.popleft()
+        if isinstance(item, MQTTError):
+            raise item
+        self.taken += 1
+        self._uncount(number, item)
+        if self._shares and isinstance(item, Delivery):
+            item.claims -= self._shares.pop(number, 0)
+        if self._is_full:
+            self._relieve()
+        return number, item
 
     def release(self, delivery: Delivery) -> None:
         """The application is done with it."""
-        self._session.release(delivery)
-        self._bells.writer.set()
-        if not delivery.released:
-            self._bells.storer.set()
+        self._claims.release(delivery)
 
-    def close(self) -> None:
-        """Acknowledges and discards what is in it, and whatever comes later."""
-        self.closed = True
-        entries, self._entries = self._entries, deque()
-        self._bytes = 0
-        for entry in entries:
-            if not isinstance(entry, MQTTError):
-                self._give_up(entry)
-        self._bells.reader.set()
-        self.wake()
+    # Counting
 
-    def _give_up(self, message: Message | Delivery) -> None:
+    def _count(self, arrival: Arrival) -> None:
+        self._messages += 1
+        self._bytes += _size(arrival)
+        if self._messages > self.most_messages:
+            self.most_messages = self._messages
+        if self._bytes > self.most_bytes:
+            self.most_bytes = self._bytes
+        if not self._is_full:
+            self._note_full()
+
+    def _uncount(self, number: int, arrival: Arrival) -> None:
+        self._messages -= 1
+        self._bytes -= _size(arrival)
+        if self._yielding:
+            self._yielding_bytes -= self._yielding.pop(number, 0)
+
+    def _is_at_bound(self) -> bool:
+        return self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
+
+    def _note_full(self) -> None:
+        bounds = self._bounds
+        if (
+            self._messages - len(self._yielding) >= bounds.messages
+            or self._bytes - self._yielding_bytes >= bounds.bytes
+        ):
+            self._is_full = True
+            self._full.add(self)
+
+    def _relieve(self) -> None:
+        if self._is_full and self.is_low:
+            self._is_full = False
+            self._full.discard(self)
+
+    def _give_up(self, arrival: Arrival) -> None:
         self.given_up += 1
-        if isinstance(message, Delivery):  # [MQTT-4.5.0-2]
-            self.release(message)
+        if isinstance(arrival, Delivery):  # [MQTT-4.5.0-2]
+            self._claims.release(arrival)
+
+    def _give_up_oldest(self) -> None:
+        """Gives up the oldest that yields."""
+        index = next(i for i, (number, _) in enumerate(self._entries) if number in self._yielding)
+        number, item = self._entries[index]
+        assert isinstance(item, Message)
+        del self._entries[index]
+        self._uncount(number, item)
+        self._give_up(item)
+        self._missed(index, 1)
+
+    def _missed(self, index: int, given_up: int, *, session_lost: bool = False) -> None:
+        """A strict channel says so, once for all that is missing at one place."""
+        if not self._strict or self.closed:
+            return
+        entries = self._entries
+        number = entries[index - 1][0] if index else entries[0][0] if entries else 0
+        for place in (index - 1, index):
+            item = entries[place][1] if 0 <= place < len(entries) else None
+            if isinstance(item, MessagesMissed):
+                given_up += item.given_up
+                session_lost = session_lost or item.session_lost
+                merged = MessagesMissed(given_up, session_lost=session_lost)
+                entries[place] = (entries[place][0], merged)
+                return
+        entries.insert(index, (number, MessagesMissed(given_up, session_lost=session_lost)))
+        self.wake_one()
 
 
-def _size(message: Message | Delivery) -> int:
-    payload = message.payload if isinstance(message, Message) else message.message.payload
+def _size(arrival: Arrival) -> int:
+    payload = arrival.payload if isinstance(arrival, Message) else arrival.message.payload
     return len(payload)
+
+
+def _number(entry: tuple[int, object]) -> int:
+    return entry[0]

@@ -46,6 +46,7 @@ async def open_client(
     reconnect_wait_max: float = 60,
     wait_online: bool = True,
     buffer: Buffer | None = None,
+    unclaimed_wait: float = 60,
 ) -> AsyncGenerator[Client, None]:
     """Connects to a broker, for as long as the body of ``async with`` runs.
 
@@ -85,7 +86,13 @@ async def open_client(
             do not last.
         wait_online: whether to enter only once there is a connection, and to fail if the first
             attempt does.
-        buffer: how much may wait for the application.
+        buffer: how much may wait for the application, in the channel of a subscription that does
+            not say otherwise, and in that of the messages which no open subscription matches.
+        unclaimed_wait: seconds that a message is kept back which no open subscription matches and
+            `Client.subscribe` did not ask for: from an earlier run's subscription, or of a consumer
+            that failed. They count from the connect, or from the failure. Then it is acknowledged
+            and given up, with a warning, so that it does not hold up the rest. 0 for none at all,
+            `math.inf` for ever.
 
     Raises:
         Denied: an argument is illegal, or the session served another client.
@@ -126,6 +133,7 @@ async def open_client(
         reconnect_wait_max=check_seconds("reconnect_wait_max", reconnect_wait_max),
         wait_online=wait_online,
         buffer=Buffer() if buffer is None else buffer,
+        unclaimed_wait=check_seconds("unclaimed_wait", unclaimed_wait, endless=True, instant=True),
     )
     if reconnect_wait_max < reconnect_wait_min:
         raise Denied("reconnect_wait_max is less than reconnect_wait_min")
@@ -186,7 +194,8 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
                     await supervisor.ready()
                 yield client
                 if not supervisor.is_ending:
-                    client.messages.acknowledge()  # whichever task of the body had it, it has ended
+                    # Whichever task of the body had one of these, it has ended.
+                    client.messages.end_scope(failed=False)
                     await client.disconnect()
             except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
                 errors.append(error)

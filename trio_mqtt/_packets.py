@@ -73,6 +73,14 @@ def require_qos(qos: object) -> None:
         raise Denied(f"qos is 0, 1 or 2, not {qos}")
 
 
+def in_packets(topic_filters: Sequence[str]) -> list[Sequence[str]]:
+    """Topic filters, as many together as go into one packet."""
+    return [
+        topic_filters[start : start + MAX_TOPIC_FILTERS]
+        for start in range(0, len(topic_filters), MAX_TOPIC_FILTERS)
+    ]
+
+
 def _shown(payload: bytes) -> str:
     """For logs and failed assertions."""
     return repr(payload) if len(payload) <= 100 else f"{payload[:80]!r}… ({len(payload)} bytes)"
@@ -149,6 +157,8 @@ class Delivery:
     message: Message
     packet_id: int
     released: bool = False
+    claims: int = 1
+    """How many buffers it is in, or was taken from by who is not done with it."""
 
 
 @attrs.define

@@ -48,12 +48,32 @@ class Transfer(Sent):
 
 
 @attrs.define(eq=False)
+class Holding:
+    """Who wants the messages of some topic filters: a scope, or the application as a whole."""
+
+    topic_filters: tuple[str, ...]
+    qos: p.QoS = 0
+    is_scope: bool = attrs.field(default=True, kw_only=True)
+    since: int = attrs.field(default=0, init=False)
+    """How many SUBSCRIBE packets were sent before. Their answers are others'."""
+    unanswered: set[str] = attrs.field(init=False)
+    """The filters that the broker has not answered yet."""
+    failed: list[str] = attrs.field(factory=list[str], init=False)
+    """Those that it failed."""
+
+    def __attrs_post_init__(self) -> None:
+        self.unanswered = set(self.topic_filters)
+
+
+@attrs.define(eq=False)
 class SubscribeRequest(Sent):
     """A SUBSCRIBE of ours. Answered, it has return codes."""
 
     packet: p.Subscribe
-    restores: bool = False
-    """Whether nobody asked for it but the loss of a session."""
+    number: int = 0
+    """How many there were, up to this one."""
+    holding: Holding | None = None
+    """What holds its filters until it is answered, where the application asked for it."""
     return_codes: tuple[int, ...] = ()
 
 
@@ -62,6 +82,8 @@ class UnsubscribeRequest(Sent):
     """An UNSUBSCRIBE of ours."""
 
     packet: p.Unsubscribe
+    owed: bool = False
+    """Whether it has to be sent again if its answer is lost."""
 
 
 @attrs.define(eq=False)
@@ -70,4 +92,4 @@ class Ping(Sent):
 
 
 Request: TypeAlias = SubscribeRequest | UnsubscribeRequest
-Pending: TypeAlias = Transfer | Request | Ping
+Pending: TypeAlias = Transfer | Request | Ping | Holding

@@ -3,19 +3,20 @@
 Every transition is one plain method call: it changes state, appends to queues, and returns. The
 queues are `outbox`, the bytes for the current connection; `journal`, the records that a durable
 session has to store; `settled`, the requests of ours that are answered; `accepted`, the messages of
-ours that are stored; `arrived`, the messages for the application; and `refused`, the topic filters
-that the broker failed when they were restored. Whoever called takes what is in them.
+ours that are stored; and `arrived`, the messages for the application. Whoever called takes what is
+in them.
 
 The packet identifiers of ours are one space (`_packet_ids.py`). The broker's are other spaces, in
 other containers, so that its packet 1 never meets our packet 1. Our messages at QoS 1 and 2 are the
-business of `_transfers.py`, the broker's that of `_deliveries.py`; here is what joins them: the
-connection that comes and goes, requests, and which packet is whose.
+business of `_transfers.py`, the broker's that of `_deliveries.py`, topic filters that of
+`_subscriptions.py`; here is what joins them: the connection that comes and goes, and which packet
+is whose.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, assert_never
 
 import attrs
@@ -25,11 +26,11 @@ from ._deliveries import Deliveries
 from ._errors import InDoubt, NotSent, ProtocolViolation
 from ._journal import Batch, Journal
 from ._outbox import Outbox
-from ._packet_ids import PacketIds, impossible
+from ._packet_ids import PacketIds
 from ._records import SESSION_KEY, Identity
-from ._requests import Pending, Ping, Request, Stage, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._requests import Holding, Pending, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._subscriptions import Subscriptions
-from ._transfers import MAX_PENDING, Counters, Limits, Transfers
+from ._transfers import Counters, Limits, Transfers
 
 
 @attrs.frozen
@@ -61,7 +62,6 @@ class SessionState:
         self.settled: list[Pending] = []
         self.accepted: list[Transfer] = []
         self.arrived: list[p.Message | p.Delivery] = []
-        self.refused: list[str] = []
         self.counters = Counters()
 
         self._attached_before = stored is not None  # else what the broker has may be another's
@@ -70,7 +70,7 @@ class SessionState:
         self._deliveries = Deliveries(codec, self.journal)
         self._pings: deque[Ping] = deque()
         self._requests = 0
-        self._subscriptions = Subscriptions()
+        self.subscriptions = Subscriptions(codec, self._ids, self.counters)
         self._identity = None if stored is None else stored.identity
         if stored is not None:
             self._ids.reserved = stored.identity.reserved
@@ -107,7 +107,7 @@ class SessionState:
             self._free_reserved()
         elif in_doubt:
             self._deliveries.session_in_doubt()
-        self._restore_subscriptions(present=present and not in_doubt)
+        self.subscriptions.attach(outbox, present=present, in_doubt=in_doubt)
         self.settled += self._transfers.resume(outbox, clean=clean)
         return outbox
 
@@ -121,13 +121,9 @@ class SessionState:
         self._deliveries.detach()
         lost: list[tuple[Pending, NotSent | InDoubt]] = []
         lost += self._transfers.interrupt(outbox, reason)
-        for packet_id, request in list(self._ids.outstanding.items()):
-            if not isinstance(request, Transfer):
-                del self._ids.outstanding[packet_id]
-                lost.append((request, request.lost(outbox, reason)))
+        lost += self.subscriptions.detach(outbox, reason)
         lost += ((ping, ping.lost(outbox, reason)) for ping in self._pings)
         self._pings.clear()
-        self._requests = 0
         return lost
 
     def disconnect(self) -> None:
@@ -148,11 +144,6 @@ class SessionState:
         assert self.journal is not None
         self._identity = identity
         self.journal.identify(identity)
-
-    def _restore_subscriptions(self, *, present: bool) -> None:
-        lost = self._subscriptions.missing(present=present)
-        for start in range(0, len(lost), p.MAX_TOPIC_FILTERS):
-            self.subscribe(lost[start : start + p.MAX_TOPIC_FILTERS], restores=True)
 
     # Requests
 
@@ -205,25 +196,23 @@ class SessionState:
     @property
     def request_room(self) -> int:
         """How many more of SUBSCRIBE and UNSUBSCRIBE may await their answer."""
-        return MAX_PENDING - self._requests
+        return self.subscriptions.room
 
-    def subscribe(
-        self, requests: Sequence[tuple[str, p.QoS]], *, restores: bool = False
-    ) -> SubscribeRequest:
-        """Sends SUBSCRIBE, while attached."""
-        packet_id = self._ids.take()
-        packet = p.Subscribe(packet_id, tuple(requests))
-        request = SubscribeRequest(packet, restores)
-        self._submit(packet_id, request)
-        return request
+    def subscribe(self, requests: Sequence[tuple[str, p.QoS]]) -> SubscribeRequest:
+        """Sends SUBSCRIBE for the application, while attached."""
+        return self.subscriptions.subscribe(requests, self._attached)
 
-    def unsubscribe(self, topic_filters: Sequence[str]) -> UnsubscribeRequest:
-        """Sends UNSUBSCRIBE, while attached."""
-        packet_id = self._ids.take()
-        request = UnsubscribeRequest(p.Unsubscribe(packet_id, tuple(topic_filters)))
-        self._subscriptions.forget(topic_filters)
-        self._submit(packet_id, request)
-        return request
+    def unsubscribe(self, topic_filters: Sequence[str]) -> list[UnsubscribeRequest]:
+        """Sends UNSUBSCRIBE for what no scope holds, while attached."""
+        return self.subscriptions.unsubscribe(topic_filters, self._attached)
+
+    def hold(self, holding: Holding) -> None:
+        """A scope begins to hold its topic filters. It is settled once the broker answered."""
+        self.subscriptions.hold(holding, self.outbox)
+
+    def let_go(self, holding: Holding, *, unsubscribe: bool) -> list[UnsubscribeRequest]:
+        """A scope ends. Returns what is sent at once, where nobody else holds its filters."""
+        return self.subscriptions.release(holding, self.outbox, unsubscribe=unsubscribe)
 
     def ping(self) -> Ping:
         """Sends PINGREQ, while attached."""
@@ -236,11 +225,6 @@ class SessionState:
     def oldest_ping(self) -> Ping | None:
         """The PINGREQ that is to be answered next."""
         return self._pings[0] if self._pings else None
-
-    def _submit(self, packet_id: int, request: Request) -> None:
-        self._ids.outstanding[packet_id] = request
-        self._requests += 1
-        request.sent_as(self._codec.encode(request.packet), self._attached)
 
     # The journal
 
@@ -275,8 +259,8 @@ class SessionState:
 
     # What the broker sends
 
-    def receive(self, packets: Iterator[p.Inbound], room: int) -> bool:
-        """Takes in packets until `room` messages have arrived, or all of them: then it is true.
+    def receive(self, packets: Iterable[p.Inbound]) -> None:
+        """Takes in packets.
 
         Raises:
             ProtocolViolation: one of them must not come, or not now. Those before it are taken in.
@@ -299,16 +283,15 @@ class SessionState:
                     self._settle(self._transfers.on_pubcomp(packet, outbox))
                 case _:
                     self._on_rare(packet)
-            if len(arrived) >= room:
-                return False
-        return True
 
     def _on_rare(self, packet: p.SubAck | p.UnsubAck | p.PingResp | p.ConnAck) -> None:
         match packet:
             case p.SubAck():
-                self._on_suback(packet)
+                self.subscriptions.on_suback(packet, self._attached)
+                self._take_settled()
             case p.UnsubAck():
-                self._on_unsuback(packet)
+                self.subscriptions.on_unsuback(packet, self._attached)
+                self._take_settled()
             case p.PingResp():
                 self._on_pingresp()
             case p.ConnAck():
@@ -324,43 +307,13 @@ class SessionState:
         """The application will not get the message: the broker's redelivery arrives as new."""
         self._deliveries.give_back(delivery)
 
+    def _take_settled(self) -> None:
+        self.settled += self.subscriptions.settled
+        self.subscriptions.settled.clear()
+
     def _settle(self, transfer: Transfer | None) -> None:
         if transfer is not None:
             self.settled.append(transfer)
-
-    def _on_suback(self, answer: p.SubAck) -> None:
-        match self._ids.outstanding.get(answer.packet_id):
-            case SubscribeRequest() as request:
-                pass
-            case None | Transfer(stage=Stage.WAITING):
-                self.counters.unmatched_answers += 1
-                return
-            case other:
-                raise impossible(answer, other)
-        asked, got = len(request.packet.requests), len(answer.return_codes)
-        if asked != got:  # [MQTT-3.8.4-5]
-            raise ProtocolViolation(f"SUBACK with {got} return codes for {asked} topic filters")
-        request.return_codes = answer.return_codes
-        failed = self._subscriptions.answered(request.packet.requests, answer.return_codes)
-        if request.restores:
-            self.refused += failed
-        self._end_request(answer.packet_id, request)
-
-    def _on_unsuback(self, answer: p.UnsubAck) -> None:
-        match self._ids.outstanding.get(answer.packet_id):
-            case UnsubscribeRequest() as request:
-                # A SUBSCRIBE before it may have been answered since.
-                self._subscriptions.forget(request.packet.topic_filters)
-                self._end_request(answer.packet_id, request)
-            case None | Transfer(stage=Stage.WAITING):
-                self.counters.unmatched_answers += 1
-            case other:
-                raise impossible(answer, other)
-
-    def _end_request(self, packet_id: int, request: Request) -> None:
-        del self._ids.outstanding[packet_id]
-        self._requests -= 1
-        self.settled.append(request)
 
     def _on_pingresp(self) -> None:
         if self._pings:

@@ -42,6 +42,7 @@ class Settings:
     reconnect_wait_max: float
     wait_online: bool
     buffer: Buffer
+    unclaimed_wait: float
 
 
 def check_credentials(username: str | None, password: str | bytes | None) -> None:
@@ -100,10 +101,19 @@ def check_count(what: str, value: int, *, least: int = 0, most: int) -> int:
     return value
 
 
-def check_seconds(what: str, value: float, *, endless: bool = False) -> float:
-    """The number, if it is one and more than 0: else `TypeError` or `Denied`."""
+def check_seconds(
+    what: str, value: float, *, endless: bool = False, instant: bool = False
+) -> float:
+    """The number, if it is one and more than 0, or what is allowed: else `TypeError` or `Denied`.
+
+    Arguments:
+        endless: whether it may be infinite.
+        instant: whether it may be 0.
+    """
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{what} is a number of seconds, not {value!r}")
+    if instant and value == 0:
+        return value
     if math.isnan(value) or value <= 0 or (value == math.inf and not endless):
         raise Denied(f"{what} is a number of seconds above 0, not {value}")
     return value

@@ -18,7 +18,6 @@ from ._answers import Answers
 from ._connection import Bells
 from ._errors import PersistenceError
 from ._foreign import unprotected
-from ._inbox import Inbox
 from ._journal import Batch
 from ._persistence import Persistence
 from ._session import SessionState
@@ -51,7 +50,6 @@ class Storer:
         session: SessionState,
         persistence: Persistence,
         answers: Answers,
-        inbox: Inbox,
         bells: Bells,
     ) -> None:
         assert session.journal is not None
@@ -59,7 +57,6 @@ class Storer:
         self._journal = session.journal
         self._persistence = persistence
         self._answers = answers
-        self._inbox = inbox
         self._bells = bells
         self._lazy_until = math.inf
         self._retry_at = math.inf
@@ -132,7 +129,6 @@ class Storer:
         bells.writer.set()
         bells.stored.unpark_all()
         bells.progress.unpark_all()
-        self._inbox.wake()
 
     async def _save(self, batch: Batch) -> Exception | None:
         """Returns why it could not be stored.

@@ -27,9 +27,9 @@ from ._errors import (
     Down,
     MQTTError,
 )
-from ._inbox import Inbox
 from ._packet_ids import MAX_PACKET_ID
 from ._reception import Reception
+from ._router import Router
 from ._session import SessionState
 from ._settings import Settings
 from ._stored_session import Session
@@ -46,17 +46,18 @@ class Supervisor:
         self.session = SessionState(codec, settings.limits, session.stored)
         self.connector = Connector(settings, codec)
         self._discard_due = settings.discard_first
+        self._is_adopted = session.stored is not None and not session.discard_due
         self.demand = session.demand
         self.bells = Bells(reader=self.demand.reader)
-        self.inbox = Inbox(self.session, settings.buffer, self.bells)
+        self.router = Router(
+            self.session, settings.buffer, settings.unclaimed_wait, self.demand, self.bells
+        )
         self.answers = Answers(self.session, self.demand, self.bells, session.exchanges)
-        self.reception = Reception(self.session, self.inbox, self.answers, self.demand, self.bells)
+        self.reception = Reception(self.session, self.router, self.answers, self.demand, self.bells)
         self.storer: Storer | None = None
         """What commits the records of a durable session."""
         if session.persistence is not None:
-            self.storer = Storer(
-                self.session, session.persistence, self.answers, self.inbox, self.bells
-            )
+            self.storer = Storer(self.session, session.persistence, self.answers, self.bells)
         self._random = random.Random()  # noqa: S311, not for secrets
 
         self.connection: Connection | None = None
@@ -85,10 +86,12 @@ class Supervisor:
                 way.
         """
         with self._scope:
+            tasks: list[Callable[[], Awaitable[None]]] = [self.router.unclaimed.expire]
             if self.storer is None:
-                await self._run()
+                tasks.append(self._run)
             else:
-                await _until_one_ends([partial(self._run_hurrying, self.storer), self.storer.run])
+                tasks += (partial(self._run_hurrying, self.storer), self.storer.run)
+            await _until_one_ends(tasks)
 
     async def _run_hurrying(self, storer: Storer) -> None:
         try:
@@ -100,7 +103,7 @@ class Supervisor:
         settings = self.settings
         backoff = Backoff(settings.reconnect_wait_min, settings.reconnect_wait_max, self._random)
         while True:
-            taken = self.inbox.taken
+            taken = self.router.totals().taken
             try:
                 if self._discard_due:
                     await self._discard()
@@ -118,7 +121,7 @@ class Supervisor:
                 self._set_down(error)
                 delay = backoff.next()
             except ConnectionLost:  # which `_serve` has told
-                gets_on = self.reception.has_overflowed and self.inbox.taken > taken
+                gets_on = self.router.has_overflowed and self.router.totals().taken > taken
                 delay = backoff.again() if gets_on else backoff.next()
             if self._disconnecting:
                 return
@@ -152,6 +155,8 @@ class Supervisor:
             restart_at=self._random.randrange(1, MAX_PACKET_ID + 1),
             in_doubt=self.connector.in_doubt,
         )
+        if (self.connects or self._is_adopted) and (not present or self.connector.in_doubt):
+            self.router.session_lost()
         self.connector.in_doubt = False
         connection.attach(session, outbox, self.bells)
         self._go_online(connection, present=present)
@@ -163,7 +168,7 @@ class Supervisor:
         if settings.keep_alive:
             tasks.append(partial(connection.keep_alive, settings.keep_alive))
         cause: ConnectionLost | None = None
-        self.reception.begin()
+        self.router.begin()
         try:
             self.reception.hand_on()  # attaching may settle requests
             if not await self._stored(lambda: not self.session.is_clearing):
@@ -204,6 +209,7 @@ class Supervisor:
         self._bytes_read += connection.bytes_read
         reason = "the client was closed" if cause is None else str(cause)
         self.answers.lose(self.session.detach(reason), cause, ending=self.is_ending)
+        self.router.end_connection()
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         if not self.is_ending:
@@ -227,7 +233,8 @@ class Supervisor:
         if self.session.unconfirmed and self.storer is None:
             logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
         self.answers.end()
-        self.inbox.end()
+        self.router.end()
+        self.bells.stored.unpark_all()
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         self._changed.unpark_all()

@@ -82,6 +82,19 @@ def _require(what: str, text: str, flaw: str | None) -> None:
         raise Denied(f"{what} {shown} {flaw}")
 
 
+def routed_filter(topic_filter: str) -> str:
+    """What the messages of a subscription to `topic_filter` match.
+
+    That of a shared one, ``$share/group/filter``, which brokers have beyond MQTT 3.1.1, match the
+    filter that is in it.
+    """
+    if topic_filter.startswith("$share/"):
+        _, group, inner = (*topic_filter.split("/", 2), "")[:3]
+        if group and inner:
+            return inner
+    return topic_filter
+
+
 def matches(topic_filter: str, name: str) -> bool:
     """Whether a subscription to `topic_filter` covers `name`, both of them valid.
 
