@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from trio_mqtt import _packets as p
-from trio_mqtt._codec311 import Codec
+from trio_mqtt._codec311 import Codec, client_decoder
 from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
@@ -309,7 +309,7 @@ ENCODED = [
     param(vector, vector.packet, vector.wire)
     for vector in (*FROM_EITHER_SIDE, *FROM_BROKER, *FROM_CLIENT)
 ]
-NEW_CLIENT_DECODER: NewDecoder = Codec().new_decoder
+NEW_CLIENT_DECODER: NewDecoder = client_decoder
 DECODED = [
     *decoded_by("client: ", NEW_CLIENT_DECODER, FROM_EITHER_SIDE),
     *decoded_by("client: ", NEW_CLIENT_DECODER, FROM_BROKER),

@@ -37,6 +37,8 @@ LAYERS = [
     "_foreign",
     "_connection",
     "_exchange",
+    "_large_payload",
+    "_big_message",
     "_inbox",
     "_unclaimed",
     "_router",

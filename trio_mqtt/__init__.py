@@ -9,6 +9,7 @@
             print(message.topic, message.payload)
 """
 
+from ._big_message import BigMessage
 from ._channels import ChannelStatistics, MessageChannel
 from ._client import Client
 from ._errors import (
@@ -49,6 +50,7 @@ from ._transport import Dialer
 __all__ = [
     "AdoptedExchange",
     "BadCredentials",
+    "BigMessage",
     "Buffer",
     "ChannelStatistics",
     "Client",

@@ -8,8 +8,10 @@ from typing import Self
 import attrs
 import trio
 
+from ._big_message import BigMessage
 from ._connection import Bells
 from ._inbox import Entry, Inbox
+from ._large_payload import Large
 from ._packets import Delivery, Message
 from ._router import Router
 
@@ -70,6 +72,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """What the application has, unacknowledged."""
         self._holder: trio.lowlevel.Task | None = None
         """Which task has it."""
+        self._big: BigMessage | None = None
+        """What the application has, if it is one, also when that was acknowledged early."""
         self._storing: Delivery | None = None
         """What the application had last, if that has to be stored."""
         self._taken = 0
@@ -97,7 +101,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
-        self.acknowledge()
+        self._finish()
         if self._is_ready():
             self._taken += 1
             if self._taken % CHECKPOINT_EVERY == 0:
@@ -116,13 +120,16 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
                 trio.BusyResourceError: as `receive`.
         """
         self._check()
-        self.acknowledge()
+        self._finish()
         if not self._is_ready():
             raise trio.WouldBlock
         return self._take()
 
     def acknowledge(self) -> None:
-        """Acknowledges the message received last, before the next one is asked for."""
+        """Acknowledges the message received last, before the next one is asked for.
+
+        A `BigMessage` may be read on; the acknowledgement leaves once all of it has arrived.
+        """
         if self._current is not None:
             _, current = self._current
             self._current = self._holder = None
@@ -130,6 +137,16 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             self._inbox.release(current)
             if current.message.qos == 2 and not (current.claims or current.released):
                 self._storing = current
+
+    def _finish(self) -> None:
+        """Acknowledges the message received last, of which nothing more is wanted."""
+        self.acknowledge()
+        self._close_big()
+
+    def _close_big(self) -> None:
+        if self._big is not None:
+            self._big.close()
+            self._big = None
 
     def acknowledge_own(self) -> None:
         """The same, unless another task has it, which may be in the middle of it."""
@@ -179,7 +196,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         discarded, and whatever comes later. So a client that does not want what comes to
         `Client.messages` is not held up by it.
         """
-        self.acknowledge()
+        self._finish()
         if self._closed:
             return
         self._end()
@@ -229,6 +246,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             current, self._current = self._current, None
             self._holder = None
             self._siblings.router.put_back(self._inbox, current)
+        self._close_big()
 
     def end_scope(self, *, failed: bool) -> None:
         """The scope ends, and with it this channel and its clones. For the scope alone to call.
@@ -240,7 +258,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
                 if failed:
                     channel.put_back()
                 else:
-                    channel.acknowledge()
+                    channel._finish()  # noqa: SLF001
         self._siblings.open.clear()
 
     def _is_at_work(self) -> bool:
@@ -292,11 +310,16 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         entry = self._inbox.take()
         self._storing = None
         arrival = entry[1]
+        message = arrival
         if isinstance(arrival, Delivery):
             self._current = entry
             self._holder = trio.lowlevel.current_task()
-            return arrival.message
-        return arrival
+            message = arrival.message
+        assert isinstance(message, Message)
+        if isinstance(message, Large):
+            self._big = BigMessage(message)
+            return self._big
+        return message
 
 
 def open_channel(router: Router, inbox: Inbox, bells: Bells) -> MessageChannel:

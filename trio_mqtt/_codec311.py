@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from . import _packets as p
 from ._errors import Denied, ProtocolViolation
-from ._framing import Decoder, Reader, long_length
+from ._framing import Decoder, Reader, Streaming, long_length
 from ._topics import topic_name_flaw
 
 PROTOCOL_LEVEL = 4
@@ -209,16 +209,22 @@ class Codec:
         position = start + 2 + int.from_bytes(publish[start : start + 2])
         return b"".join((publish[:position], packet_id.to_bytes(2), publish[position + 2 :]))
 
-    def new_decoder(self) -> Decoder[p.Inbound]:
-        return client_decoder()
+    def new_decoder(self, stream_over: int | None = None) -> p.Decoder:
+        return client_decoder() if stream_over is None else streaming_decoder(stream_over)
 
 
 # Bytes to packets
 
 
 def client_decoder() -> Decoder[p.Inbound]:
-    """A decoder of what a broker sends."""
+    """A decoder of what a broker sends, which streams nothing."""
     return Decoder({**_CLIENT_READERS, **publish_readers()}, publish_header)
+
+
+def streaming_decoder(over: int) -> Decoder[p.Decoded]:
+    """A decoder of what a broker sends, which streams payloads of more than so many bytes."""
+    readers: Mapping[int, Reader[p.Decoded]] = {**_CLIENT_READERS, **publish_readers()}
+    return Decoder(readers, publish_header, Streaming(over, p.Grown))
 
 
 def publish_readers() -> dict[int, Reader[p.Message | p.Delivery]]:

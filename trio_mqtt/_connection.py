@@ -116,7 +116,7 @@ class Connection:
         self._stream = stream
         self._decoder = decoder
         self._pause_timeout = pause_timeout
-        self._ahead: Sequence[p.Inbound] = ()
+        self._ahead: Sequence[p.Decoded] = ()
         """What arrived together with CONNACK."""
         self._read_scope = trio.CancelScope()
         self._due = math.inf
@@ -125,8 +125,6 @@ class Connection:
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
         self.bytes_read = 0
-        self.batch_bytes = 0
-        """How many bytes the latest packets came in, about."""
 
     # Before and after
 
@@ -180,14 +178,13 @@ class Connection:
         finally:
             self._resting = False
 
-    async def receive(self) -> Sequence[p.Inbound]:
+    async def receive(self) -> Sequence[p.Decoded]:
         """The next packets, at least one.
 
         Raises:
             ConnectionLost: the broker closed the connection, or sent what it must not.
         """
         packets, self._ahead = self._ahead, ()
-        self.batch_bytes = 0
         while not packets:
             if self._decoder.partial or self._awaits_ping():
                 self._owed()
@@ -196,7 +193,7 @@ class Connection:
             packets = await self._read()
         return packets
 
-    async def _read(self) -> Sequence[p.Inbound]:
+    async def _read(self) -> Sequence[p.Decoded]:
         if self._decoder.violation is not None:
             raise self._decoder.violation
         # A scope for each read, so that a deadline that passed together with the arrival of bytes,
@@ -212,7 +209,6 @@ class Connection:
             raise ConnectionLost("the broker closed the connection")
         self._last_read = trio.current_time()
         self.bytes_read += len(data)
-        self.batch_bytes += len(data)
         return self._decoder.feed(bytes(data))
 
     def _awaits_ping(self) -> bool:

@@ -53,7 +53,11 @@ class Connector:
     async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool], None]:
         stream = await self._dial()
         try:
-            connection = Connection(stream, self._codec.new_decoder(), self._settings.pause_timeout)
+            connection = Connection(
+                stream,
+                self._codec.new_decoder(self._settings.stream_over),
+                self._settings.pause_timeout,
+            )
             try:
                 present = await connection.handshake(
                     self._codec.encode(connect), clean_session=connect.clean_session

@@ -56,9 +56,16 @@ class Deliveries:
         self._received.update(received)
 
     def detach(self) -> None:
-        """The connection ended, and what it still owed with it."""
-        self._at_least_once.owed.clear()
-        self._exactly_once.owed.clear()
+        """The connection ended, and what it still owed with it.
+
+        So did a message in the middle of its payload, unless the application was done with it: the
+        broker's redelivery is a new one.
+        """
+        for level in (self._at_least_once, self._exactly_once):
+            last = level.owed[-1] if level.owed else None
+            if last is not None and not last.complete and last.claims:
+                self.give_back(last)
+            level.owed.clear()
 
     def session_lost(self) -> None:
         """What the broker sends now is new, whatever its identifier."""
@@ -91,6 +98,7 @@ class Deliveries:
         if exactly_once and delivery.packet_id in self._received:
             # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
             delivery.released = True
+            _skip(delivery)
             level.owed.append(delivery)
             self.repeated += 1
             self._answer(level, outbox)
@@ -98,12 +106,19 @@ class Deliveries:
         held = level.held.get(delivery.packet_id)
         if held is not None and (exactly_once or _same(held.message, delivery.message)):
             # The application has it, or will: both packets are answered when it is released.
+            _skip(delivery)
             level.owed.append(held)
             self.repeated += 1
             return False
         level.held[delivery.packet_id] = delivery
         level.owed.append(delivery)
         return True
+
+    def on_grown(self, packet: p.Message | p.Delivery, outbox: Outbox) -> None:
+        """More of a payload arrived: answers for its message, if that was all."""
+        if isinstance(packet, p.Delivery) and packet.complete:
+            exactly_once = packet.message.qos == 2
+            self._answer(self._exactly_once if exactly_once else self._at_least_once, outbox)
 
     def _resolve(self, delivery: p.Delivery) -> None:
         packet_id = delivery.packet_id
@@ -174,9 +189,18 @@ class Deliveries:
 
     def _answer(self, level: _Level, outbox: Outbox) -> None:
         owed = level.owed
-        while owed and owed[0].released:
+        while owed and owed[0].released and owed[0].complete:
             outbox.append(self._codec.encode_ack(level.answer, owed.popleft().packet_id))
 
 
+def _skip(delivery: p.Delivery) -> None:
+    """Nobody is to have its payload, should that still be arriving."""
+    if isinstance(delivery.message, p.Streamed):
+        delivery.message.body.discard()
+
+
 def _same(held: p.Message, again: p.Message) -> bool:
+    """Whether it is the same message; of one that is streamed that cannot be known."""
+    if isinstance(held, p.Streamed) or isinstance(again, p.Streamed):
+        return False
     return held.topic == again.topic and held.payload == again.payload

@@ -64,6 +64,13 @@ class _LargePublish:
         return self._packet
 
 
+class Streaming(NamedTuple, Generic[_P]):
+    """Which messages are streamed, and how it is told that more of one arrived."""
+
+    over: int
+    grown: Callable[[p.Message | p.Delivery], _P]
+
+
 class Decoder(Generic[_P]):
     """Bytes to packets: see `trio_mqtt._packets.Decoder`.
 
@@ -71,12 +78,14 @@ class Decoder(Generic[_P]):
         readers: by the first byte of a packet.
         publish_header: how many bytes of a PUBLISH, from where its variable header starts, have to
             be there to know its topic and all else but the payload.
+        streams: which messages are streamed, if any: these are complete without their payload.
     """
 
     def __init__(
         self,
         readers: Mapping[int, Reader[_P | p.Message | p.Delivery]],
         publish_header: Callable[[bytes, int], int],
+        streams: Streaming[_P] | None = None,
     ) -> None:
         self._readers = readers
         self._publish_header = publish_header
@@ -84,17 +93,24 @@ class Decoder(Generic[_P]):
         self._held = 0  # how many bytes the pieces hold
         self._wanted = 0  # how many they must hold before a look at them is worth it
         self._large: _LargePublish | None = None
+        self._streams = streams
+        self._stream_over = p.MAX_PACKET_BYTES if streams is None else streams.over
+        self._streamed: p.Message | p.Delivery | None = None
         self.violation: ProtocolViolation | None = None
 
     @property
     def partial(self) -> bool:
-        return self._held > 0 or self._large is not None
+        return self._held > 0 or self._large is not None or self._streamed is not None
 
     def feed(self, data: bytes) -> list[_P | p.Message | p.Delivery]:
         if self.violation is not None:
             raise self.violation
         packets: list[_P | p.Message | p.Delivery] = []
-        if self._large is not None:
+        if self._streamed is not None:
+            data = data[self._go_on_streaming(self._streamed, data, packets) :]
+            if self._streamed is not None:
+                return packets
+        elif self._large is not None:
             used = self._large.feed(data)
             packet = self._large.complete()
             if packet is None:
@@ -141,15 +157,91 @@ class Decoder(Generic[_P]):
                 name = _NAMES[data[position] >> 4]
                 raise ProtocolViolation(f"{name} with a remaining length of {remaining}")
             stop = start + remaining
-            if stop > end:
-                wanted = self._begin_large(data, position, start, stop)
-                break
-            packets.append(read(data, start, stop))
-            position = stop
+            if stop <= end and remaining <= self._stream_over:
+                packets.append(read(data, start, stop))
+                position = stop
+            else:
+                position, wanted = self._take_large(data, position, start, stop, packets)
+                if wanted:
+                    break
         if wanted:
             self._pieces.append(data[position:])
             self._held = end - position
             self._wanted = wanted
+
+    def _take_large(
+        self,
+        data: bytes,
+        position: int,
+        start: int,
+        stop: int,
+        packets: list[_P | p.Message | p.Delivery],
+    ) -> tuple[int, int]:
+        """Takes a packet that is not all there, or large enough to be streamed, as far as it can.
+
+        Returns where it got to, and how many bytes the packet wants to go on, if any.
+        """
+        end, read = len(data), self._readers[data[position]].read
+        if stop - start > self._stream_over and data[position] & 0xF0 == PUBLISH:
+            behind = min(start + self._publish_header(data, start), stop)
+            if behind > end:
+                return position, behind - position
+            if self._begin_streaming(read(data, start, behind), data, behind, stop, packets):
+                return min(stop, end), 0
+        if stop > end:
+            wanted = self._begin_large(data, position, start, stop)
+            return (position, wanted) if wanted else (end, 0)
+        packets.append(read(data, start, stop))
+        return stop, 0
+
+    def _begin_streaming(
+        self,
+        packet: _P | p.Message | p.Delivery,
+        data: bytes,
+        position: int,
+        stop: int,
+        packets: list[_P | p.Message | p.Delivery],
+    ) -> bool:
+        """Appends a PUBLISH, if its payload is to be streamed, and what there is of that.
+
+        Arguments:
+            packet: read with what stands before `position`, of which a little may be payload.
+        """
+        assert isinstance(packet, p.Message | p.Delivery)
+        message = packet if isinstance(packet, p.Message) else packet.message
+        size = stop - position + len(message.payload)
+        if size <= self._stream_over:
+            return False
+        streamed = p.Streamed(
+            message.topic, b"", message.qos, message.retain, message.dup, body=p.Body(size)
+        )
+        if isinstance(packet, p.Message):
+            packet = streamed
+        else:
+            packet.message = streamed
+            packet.complete = False
+        packets.append(packet)
+        self._go_on_streaming(packet, message.payload + data[position:stop], packets)
+        return True
+
+    def _go_on_streaming(
+        self,
+        packet: p.Message | p.Delivery,
+        data: bytes,
+        packets: list[_P | p.Message | p.Delivery],
+    ) -> int:
+        """Hands on what there is of the payload, and returns how much of `data` that was."""
+        message = packet if isinstance(packet, p.Message) else packet.message
+        assert isinstance(message, p.Streamed)
+        assert self._streams is not None
+        used = message.body.feed(data)
+        self._streamed = packet
+        if message.body.is_complete:
+            self._streamed = None
+            if isinstance(packet, p.Delivery):
+                packet.complete = True
+        packets.append(self._streams.grown(packet))
+        return used
 
     def _begin_large(self, data: bytes, position: int, start: int, stop: int) -> int:
         """How many bytes a packet wants that is not all there; 0 when its beginning is enough."""

@@ -19,7 +19,8 @@ import trio
 from ._connection import Bells, Wakeup
 from ._errors import Denied, MessagesMissed, MQTTError
 from ._exchange import Demand
-from ._packets import Delivery, Message
+from ._large_payload import Large
+from ._packets import Delivery, Message, payload_size
 from ._session import SessionState
 
 HARD_BOUND = 2
@@ -257,6 +258,13 @@ class Inbox:
         """The broker lost the session, and with it what it may have had for us."""
         self._missed(len(self._entries), 0, session_lost=True)
 
+    def lose(self, number: int) -> None:
+        """The rest of this arrival did not come. At QoS 1 and 2 the broker will send it again."""
+        for entry in self.remove({number}):
+            if isinstance(entry[1], Message):
+                self._give_up(entry[1])
+                self._missed(len(self._entries), 1)
+
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
         self.ended = True
@@ -371,6 +379,9 @@ class Inbox:
 
     def _give_up(self, arrival: Arrival) -> None:
         self.given_up += 1
+        message = arrival if isinstance(arrival, Message) else arrival.message
+        if isinstance(message, Large):
+            message.payload_stream.give_up()
         if isinstance(arrival, Delivery):  # [MQTT-4.5.0-2]
             self._claims.release(arrival)
 
@@ -403,8 +414,7 @@ class Inbox:
 
 
 def _size(arrival: Arrival) -> int:
-    payload = arrival.payload if isinstance(arrival, Message) else arrival.message.payload
-    return len(payload)
+    return payload_size(arrival if isinstance(arrival, Message) else arrival.message)
 
 
 def _number(entry: tuple[int, object]) -> int:

@@ -11,7 +11,7 @@ from ._client import Client
 from ._codec311 import Codec
 from ._errors import Denied
 from ._inbox import Buffer
-from ._packets import Will
+from ._packets import MAX_PACKET_BYTES, Will
 from ._settings import (
     Credential,
     Settings,
@@ -47,6 +47,7 @@ async def open_client(
     wait_online: bool = True,
     buffer: Buffer | None = None,
     unclaimed_wait: float = 60,
+    stream_over: int | None = None,
 ) -> AsyncGenerator[Client, None]:
     """Connects to a broker, for as long as the body of ``async with`` runs.
 
@@ -93,6 +94,8 @@ async def open_client(
             that failed. They count from the connect, or from the failure. Then it is acknowledged
             and given up, with a warning, so that it does not hold up the rest. 0 for none at all,
             `math.inf` for ever.
+        stream_over: bytes of a payload above which a message arrives as a `BigMessage`, to be read
+            in pieces; None for never.
 
     Raises:
         Denied: an argument is illegal, or the session served another client.
@@ -133,6 +136,9 @@ async def open_client(
         reconnect_wait_max=check_seconds("reconnect_wait_max", reconnect_wait_max),
         wait_online=wait_online,
         buffer=Buffer() if buffer is None else buffer,
+        stream_over=None
+        if stream_over is None
+        else check_count("stream_over", stream_over, most=MAX_PACKET_BYTES),
         unclaimed_wait=check_seconds("unclaimed_wait", unclaimed_wait, endless=True, instant=True),
     )
     if reconnect_wait_max < reconnect_wait_min:

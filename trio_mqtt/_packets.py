@@ -100,6 +100,56 @@ class Message:
     """Whether the broker sent it before, as it says (section 3.3.1.1)."""
 
 
+class Body:
+    """The payload of a message that is streamed, as far as it arrived and nobody took it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.received = 0
+        """How many bytes of it arrived."""
+        self._unwanted = False
+        self._pieces: list[bytes] = []
+
+    @property
+    def is_complete(self) -> bool:
+        return self.received == self.size
+
+    def feed(self, data: bytes) -> int:
+        """Takes what it can use of `data`, and returns how much that is."""
+        piece = data[: self.size - self.received]
+        self.received += len(piece)
+        if piece and not self._unwanted:
+            self._pieces.append(piece)
+        return len(piece)
+
+    def take(self) -> list[bytes]:
+        """What arrived since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+    def discard(self) -> None:
+        """Nobody wants any of it any more."""
+        self._unwanted = True
+        self._pieces.clear()
+
+
+@attrs.define(eq=False)
+class Streamed(Message):
+    """A message of which the payload is not here, but arrives by and by."""
+
+    body: Body = attrs.field(kw_only=True)
+
+    @property
+    def size(self) -> int:
+        """Bytes of payload, in the end."""
+        return self.body.size
+
+
+def payload_size(message: Message) -> int:
+    """Bytes of payload, of which not all need be here."""
+    return message.size if isinstance(message, Streamed) else len(message.payload)
+
+
 @attrs.frozen
 class Will:
     """The message that the broker publishes when the connection ends without DISCONNECT.
@@ -157,8 +207,17 @@ class Delivery:
     message: Message
     packet_id: int
     released: bool = False
+    complete: bool = True
+    """Whether all of its payload arrived: only then may it be answered."""
     claims: int = 1
     """How many buffers it is in, or was taken from by who is not done with it."""
+
+
+@attrs.define
+class Grown:
+    """More has arrived of the payload of a message that is streamed."""
+
+    packet: Message | Delivery
 
 
 @attrs.define
@@ -243,6 +302,9 @@ Inbound: TypeAlias = (
 )
 """What a client may receive. `Message` alone stands for PUBLISH at QoS 0."""
 
+Decoded: TypeAlias = Inbound | Grown
+"""What a decoder makes of it."""
+
 Served: TypeAlias = (
     Connect
     | UnsupportedLevel
@@ -291,8 +353,12 @@ class Codec(Protocol):
         """An encoded PUBLISH at QoS 1 or 2 under another identifier."""
         ...
 
-    def new_decoder(self) -> Decoder:
-        """A decoder of what a broker sends, for one connection."""
+    def new_decoder(self, stream_over: int | None = None) -> Decoder:
+        """A decoder of what a broker sends, for one connection.
+
+        Arguments:
+            stream_over: bytes of a payload above which its message is `Streamed`; None for never.
+        """
         ...
 
 
@@ -309,7 +375,7 @@ class Decoder(Protocol):
         """What was malformed behind the packets that the latest `feed` returned, if anything."""
         ...
 
-    def feed(self, data: bytes) -> Sequence[Inbound]:
+    def feed(self, data: bytes) -> Sequence[Decoded]:
         """The packets that `data` completes, in the order of their arrival.
 
         Raises:

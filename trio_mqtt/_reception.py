@@ -50,18 +50,20 @@ class Reception:
                 self._session.receive(packets)
             finally:
                 self.hand_on()
-            if self._router.is_full:
+            if self._router.is_full or self._router.is_ahead:
                 await self._rest(connection)
 
     async def _rest(self, connection: Connection) -> None:
         """Waits until reading on is right."""
         router = self._router
         with connection.resting():
-            while router.is_full:
+            while router.is_full or router.is_ahead:
                 blocked_at = connection.writing_since + BLOCKED_AFTER
                 if self._demand or trio.current_time() >= blocked_at:
                     await trio.lowlevel.checkpoint()  # the application may have its turn
-                    if router.is_full and not router.press_on():
+                    if router.is_ahead:
+                        await router.spool()
+                    elif router.is_full and not router.press_on():
                         return
                 else:
                     with trio.CancelScope(deadline=blocked_at):

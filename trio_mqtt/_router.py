@@ -9,16 +9,18 @@ same inboxes, for the sake of order.
 from __future__ import annotations
 
 import copy
+import weakref
 from collections import deque
 from collections.abc import Iterable
 
 import trio
 
 from ._connection import Bells
-from ._errors import SubscribeError
+from ._errors import ConnectionLost, SubscribeError
 from ._exchange import Demand
 from ._inbox import Arrival, Buffer, Claims, Entry, Full, Inbox, Overflow
-from ._packets import Delivery, Message
+from ._large_payload import Large, LargePayload
+from ._packets import Delivery, Message, Streamed
 from ._requests import Holding, UnsubscribeRequest
 from ._session import SessionState
 from ._unclaimed import Unclaimed
@@ -52,6 +54,10 @@ class Router:
         self._number = 0
         self._routes: dict[str, tuple[Inbox, ...]] = {}
         self._version = -1
+        self._streaming: tuple[int, LargePayload] | None = None
+        """The number and the payload of the message that is arriving."""
+        self._payloads: weakref.WeakSet[LargePayload] = weakref.WeakSet()
+        """Of the large messages that somebody has or may still take."""
         self._overflow = trio.Event()
         self._overflowed: set[Inbox] = set()
         self.received = 0
@@ -68,15 +74,24 @@ class Router:
             inbox.overflowed = False
         self._overflowed.clear()
 
-    def end_connection(self) -> None:
+    def end_connection(self, reason: str) -> None:
         """The connection ended. What waits is given to whom it was for, as far as there is room."""
         self.unclaimed.disconnected()
         self._take_arrived()
         while self._arrived:
             self._route(self._arrived.popleft())
+        self._grow()
+        if self._streaming is not None:
+            number, payload = self._streaming
+            self._streaming = None
+            payload.lose(ConnectionLost(reason))
+            for inbox in (self.unclaimed.inbox, *self._inboxes.values()):
+                inbox.lose(number)
 
     def end(self) -> None:
         """The client ended."""
+        for payload in self._payloads:
+            payload.end()
         self.unclaimed.inbox.end()
         for inbox in self._inboxes.values():
             inbox.end()
@@ -108,17 +123,41 @@ class Router:
         """Whether the reader has to stop; no longer on a connection that is to end anyhow."""
         return bool(self._full) and not self._overflow.is_set()
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the reader has to stop for those who read a large message."""
+        return self._streaming is not None and self._streaming[1].is_ahead
+
+    async def spool(self) -> None:
+        """Has what arrived of a large message wait in a file.
+
+        Raises:
+            ConnectionLost: it cannot.
+        """
+        assert self._streaming is not None
+        await self._streaming[1].spool()
+
     def take_in(self) -> None:
         """Gives away what arrived, until an inbox is full."""
         self._take_arrived()
         arrived = self._arrived
         while arrived and not self.is_full:
             self._route(arrived.popleft())
+        self._grow()
+
+    def _grow(self) -> None:
+        """Hands on what arrived of a large message."""
+        if self._streaming is not None:
+            payload = self._streaming[1]
+            if payload.is_complete:
+                self._streaming = None
+            payload.grow()
 
     def press_on(self) -> bool:
         """Gives away one more, though an inbox is full; False if there is none."""
         if self._arrived:
             self._route(self._arrived.popleft())
+            self._grow()
             return True
         return False
 
@@ -154,10 +193,36 @@ class Router:
             if (self._full or self._overflowed) and self._gives_back(arrival, inboxes):
                 return
             arrival.claims = len(inboxes) or 1
+        if isinstance(arrival, Streamed) or (
+            isinstance(arrival, Delivery) and isinstance(arrival.message, Streamed)
+        ):
+            arrival = self._begin_streaming(arrival, len(inboxes) or 1)
         for inbox in inboxes:
             inbox.put(self._number, arrival)
         if not inboxes:
             self._route_unwanted(topic, arrival)
+
+    def _begin_streaming(self, arrival: Arrival, shares: int) -> Arrival:
+        """The same, with its payload where its readers find it."""
+        message = arrival if isinstance(arrival, Message) else arrival.message
+        assert isinstance(message, Streamed)
+        self._grow()  # the end of the one before may have come with it
+        payload = LargePayload(message.body, shares, self._demand)
+        self._streaming = (self._number, payload)
+        self._payloads.add(payload)
+        large = Large(
+            message.topic,
+            b"",
+            message.qos,
+            message.retain,
+            message.dup,
+            body=message.body,
+            payload_stream=payload,
+        )
+        if isinstance(arrival, Message):
+            return large
+        arrival.message = large
+        return arrival
 
     def _find_route(self, topic: str) -> tuple[Inbox, ...]:
         """The inboxes of the scopes that match, else the application's; none if it is unwanted."""
@@ -189,6 +254,8 @@ class Router:
         if all(inbox.has_room and not inbox.overflowed for inbox in concerned):
             return False
         self._session.give_back(delivery)
+        if isinstance(delivery.message, Streamed):
+            delivery.message.body.discard()
         self.received -= 1
         for inbox in concerned:
             inbox.overflowed = True
@@ -232,7 +299,19 @@ class Router:
         return requests
 
     def put_back(self, inbox: Inbox, entry: Entry) -> None:
-        """A consumer failed in the middle of a message: somebody else is to get it."""
+        """A consumer failed in the middle of a message: somebody else is to get it.
+
+        Of a large one the beginning may be gone. Then the broker has to send it again.
+        """
+        arrival = entry[1]
+        if isinstance(arrival, Delivery) and isinstance(arrival.message, Large):
+            payload = arrival.message.payload_stream
+            if not payload.is_whole:
+                self._session.give_back(arrival)
+                if not payload.is_lost:
+                    self._overflow.set()
+                return
+            payload.put_back()
         if inbox.closed:
             self._pass_on([entry], inbox, failed=True)
         else:

@@ -259,7 +259,7 @@ class SessionState:
 
     # What the broker sends
 
-    def receive(self, packets: Iterable[p.Inbound]) -> None:
+    def receive(self, packets: Iterable[p.Decoded]) -> None:
         """Takes in packets.
 
         Raises:
@@ -284,8 +284,10 @@ class SessionState:
                 case _:
                     self._on_rare(packet)
 
-    def _on_rare(self, packet: p.SubAck | p.UnsubAck | p.PingResp | p.ConnAck) -> None:
+    def _on_rare(self, packet: p.Grown | p.SubAck | p.UnsubAck | p.PingResp | p.ConnAck) -> None:
         match packet:
+            case p.Grown():
+                self._deliveries.on_grown(packet.packet, self._attached)
             case p.SubAck():
                 self.subscriptions.on_suback(packet, self._attached)
                 self._take_settled()

@@ -43,6 +43,7 @@ class Settings:
     wait_online: bool
     buffer: Buffer
     unclaimed_wait: float
+    stream_over: int | None
 
 
 def check_credentials(username: str | None, password: str | bytes | None) -> None:

@@ -209,7 +209,7 @@ class Supervisor:
         self._bytes_read += connection.bytes_read
         reason = "the client was closed" if cause is None else str(cause)
         self.answers.lose(self.session.detach(reason), cause, ending=self.is_ending)
-        self.router.end_connection()
+        self.router.end_connection(reason)
         self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         if not self.is_ending:
