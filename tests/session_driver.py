@@ -55,6 +55,7 @@ class Driver:
     def receive(self, *packets: p.Inbound) -> list[p.Served]:
         """Takes packets in, and returns what is sent in answer."""
         self.session.receive(packets)
+        self.session.subscriptions.forget_left()
         return self.sent()
 
     def take(self) -> Batch:

@@ -144,6 +144,8 @@ class Router:
         while arrived and not self.is_full:
             self._route(arrived.popleft())
         self._grow()
+        if not arrived:
+            self._subscriptions.forget_left()
 
     def _grow(self) -> None:
         """Hands on what arrived of a large message."""

@@ -45,6 +45,8 @@ class _Filter:
     """None while the broker's session is not known to have it."""
     asked: int = 0
     """The number of the latest SUBSCRIBE for it in the broker's session; 0 for none."""
+    asked_before: bool = False
+    """Whether it followed another one, which counts on if the broker fails it."""
     lost: bool = False
     """Whether the broker may have it no longer, and has not granted it again."""
 
@@ -63,6 +65,8 @@ class Subscriptions:
         """What to send UNSUBSCRIBE for, in order."""
         self._being_left: Counter[str] = Counter()
         """Filters that are owed, or whose UNSUBSCRIBE is not answered, and how often."""
+        self._answered: list[str] = []
+        """Filters whose UNSUBACK came behind messages that may still have to be matched."""
         self._routes: Trie[Holding] = Trie()
         self._number = 0
         self._requests = 0
@@ -179,13 +183,12 @@ class Subscriptions:
             else:
                 self._on_lost_unsubscribe(request)
         self._requests = 0
-        self._due.clear()
         return lost
 
     def _on_lost_unsubscribe(self, request: UnsubscribeRequest) -> None:
         for topic_filter in request.packet.topic_filters:
             entry = self._filters.get(topic_filter)
-            if request.owed and entry is None:
+            if request.owed and entry is None and topic_filter not in self._owed:
                 self._owed[topic_filter] = None
                 continue
             self._left(topic_filter)
@@ -230,6 +233,7 @@ class Subscriptions:
             entry = self._filters.get(topic_filter)
             if entry is not None:
                 self._on_return_code(request, topic_filter, entry, code)
+        self.send(outbox)
 
     def _on_return_code(
         self, request: SubscribeRequest, topic_filter: str, entry: _Filter, code: int
@@ -237,7 +241,8 @@ class Subscriptions:
         failed = code == p.FAILED
         if entry.asked == request.number:
             entry.granted = None if failed else code
-            entry.asked = 0 if failed else entry.asked
+            if failed:
+                entry.asked = _BEFORE if entry.asked_before else 0
         entry.lost = entry.lost and failed
         for holding, qos in list(entry.holders.items()):
             if holding is request.holding:
@@ -247,12 +252,15 @@ class Subscriptions:
                 else:
                     self._hold(topic_filter, self.application, qos)
                 self._drop(topic_filter, holding)
-            elif holding.is_scope and topic_filter in holding.unanswered:
-                if request.number > holding.since:
+            elif topic_filter in holding.unanswered:
+                if holding.is_scope and request.number > holding.since:
                     self._answer(topic_filter, holding, failed=failed)
             elif failed and entry.lost:
                 self._drop(topic_filter, holding)
                 self.refused.append((holding, topic_filter))
+        if failed and not entry.holders and entry.asked:
+            self._owed[topic_filter] = None
+            self._leave(topic_filter)
 
     def _answer(self, topic_filter: str, holding: Holding, *, failed: bool) -> None:
         holding.unanswered.discard(topic_filter)
@@ -262,6 +270,12 @@ class Subscriptions:
         if not holding.unanswered:
             self.settled.append(holding)
 
+    def forget_left(self) -> None:
+        """What came before the latest UNSUBACK was matched, and so all that is unwanted."""
+        answered, self._answered = self._answered, []
+        for topic_filter in answered:
+            self._left(topic_filter)
+
     def on_unsuback(self, answer: p.UnsubAck, outbox: Outbox) -> None:
         """Takes in UNSUBACK.
 
@@ -270,8 +284,7 @@ class Subscriptions:
         """
         match self._ids.outstanding.get(answer.packet_id):
             case UnsubscribeRequest() as request:
-                for topic_filter in request.packet.topic_filters:
-                    self._left(topic_filter)
+                self._answered += request.packet.topic_filters
                 self._end(answer.packet_id, request, outbox)
             case None | Transfer(stage=Stage.WAITING):
                 self._counters.unmatched_answers += 1
@@ -331,6 +344,7 @@ class Subscriptions:
         asked: list[tuple[str, p.QoS]] = []
         for topic_filter in topic_filters:
             entry = self._filters[topic_filter]
+            entry.asked_before = bool(entry.asked)
             entry.asked = self._number
             entry.granted = None
             asked.append((topic_filter, max(entry.holders.values())))

@@ -18,8 +18,9 @@ class _Node(Generic[_T]):
 
     def __init__(self) -> None:
         self.children: dict[str, _Node[_T]] = {}
-        self.values: dict[_T, None] = {}
-        """Of the filter that ends here, in the order in which they were added."""
+        self.values: dict[_T, set[str]] = {}
+        """Of the filters that end here, each with those by which it was added: shared subscriptions
+        of several groups come to the same."""
 
 
 class Trie(Generic[_T]):
@@ -33,7 +34,7 @@ class Trie(Generic[_T]):
         node = self._root
         for level in routed_filter(topic_filter).split("/"):
             node = node.children.setdefault(level, _Node())
-        node.values[value] = None
+        node.values.setdefault(value, set()).add(topic_filter)
 
     def discard(self, topic_filter: str, value: _T) -> None:
         """The reverse of `add`, which may be no longer needed."""
@@ -44,14 +45,17 @@ class Trie(Generic[_T]):
                 return
             path.append((node, level))
             node = child
-        node.values.pop(value, None)
+        added_by = node.values.get(value, set())
+        added_by.discard(topic_filter)
+        if not added_by:
+            node.values.pop(value, None)
         while path and not (node.values or node.children):
             node, level = path.pop()
             del node.children[level]
 
     def match(self, name: str) -> list[_T]:
         """The values whose filters match a topic name, each once (section 4.7)."""
-        found: dict[_T, None] = {}
+        found: dict[_T, set[str]] = {}
         nodes = [self._root]
         wild = name[0] != "$"  # on the first level [MQTT-4.7.2-1]
         for level in name.split("/"):
