@@ -101,11 +101,13 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
-        self._finish()
+        if self._current is not None or self._big is not None:
+            self._finish()
         if self._is_ready():
             self._taken += 1
-            if self._taken % CHECKPOINT_EVERY == 0:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+            if self._taken % CHECKPOINT_EVERY:
+                return self._take()
+            await trio.lowlevel.cancel_shielded_checkpoint()
         while not self._is_ready():
             self._check()
             await self._wait()

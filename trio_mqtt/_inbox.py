@@ -113,6 +113,7 @@ class Inbox:
         self._demand = demand
         self._claims = claims
         self._overflow = overflow
+        self._drops = overflow != "wait"
         self._strict = strict
         self.opened_at = opened_at
         """The number of the first arrival that it gets by itself."""
@@ -177,29 +178,31 @@ class Inbox:
 
         What does not yield has to have room at QoS 1 and 2.
         """
+        ordinary = not (self.closed or self._is_full or self._drops or yields or self._yielding)
+        if ordinary or self._make_way(number, arrival, yields=yields):
+            self._entries.append((number, arrival))
+            self._count(arrival)
+            if self._waiters:
+                self.wake_one()
+
+    def _make_way(self, number: int, arrival: Arrival, *, yields: bool) -> bool:
+        """Gives up what yields, as far as there is need; False if that is the arrival itself."""
         if self.closed:
             self._give_up(arrival)
-            return
+            return False
         at_most_once = isinstance(arrival, Message)
-        if at_most_once and self._overflow != "wait":
-            yields = True
-        if self._yielding or yields:
-            while self._is_at_bound() and self._yielding and self._overflow != "drop_newest":
+        yields = yields or (self._drops and at_most_once)
+        if self._overflow != "drop_newest":
+            while self._yielding and self._is_at_bound():
                 self._give_up_oldest()
-            if yields:
-                if self._is_at_bound():
-                    self._give_up(arrival)
-                    self._missed(len(self._entries), 1)
-                    return
-                self._yielding[number] = _size(arrival)
-                self._yielding_bytes += _size(arrival)
-        if at_most_once and not yields and not self.has_room:
+        if self._is_at_bound() if yields else at_most_once and not self.has_room:
             self._give_up(arrival)
             self._missed(len(self._entries), 1)
-            return
-        self._entries.append((number, arrival))
-        self._count(arrival)
-        self.wake_one()
+            return False
+        if yields:
+            self._yielding[number] = _size(arrival)
+            self._yielding_bytes += _size(arrival)
+        return True
 
     def insert(self, entries: Iterable[Entry]) -> None:
         """Takes in what arrived earlier, each in its place, whatever the bounds."""
@@ -351,7 +354,9 @@ class Inbox:
             self.most_messages = self._messages
         if self._bytes > self.most_bytes:
             self.most_bytes = self._bytes
-        if not self._is_full:
+        if not self._is_full and (
+            self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
+        ):
             self._note_full()
 
     def _uncount(self, number: int, arrival: Arrival) -> None:

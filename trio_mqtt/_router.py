@@ -191,23 +191,22 @@ class Router:
         inboxes = self._routes.get(topic)
         if inboxes is None:
             inboxes = self._find_route(topic)
-        if isinstance(arrival, Delivery):
-            if (self._full or self._overflowed) and self._gives_back(arrival, inboxes):
-                return
-            arrival.claims = len(inboxes) or 1
-        if isinstance(arrival, Streamed) or (
-            isinstance(arrival, Delivery) and isinstance(arrival.message, Streamed)
-        ):
-            arrival = self._begin_streaming(arrival, len(inboxes) or 1)
+        if type(arrival) is not Message:  # of QoS 1 or 2, or streamed
+            if isinstance(arrival, Delivery):
+                if (self._full or self._overflowed) and self._gives_back(arrival, inboxes):
+                    return
+                arrival.claims = len(inboxes) or 1
+            arrival = self._ready_to_stream(arrival, len(inboxes) or 1)
         for inbox in inboxes:
             inbox.put(self._number, arrival)
         if not inboxes:
             self._route_unwanted(topic, arrival)
 
-    def _begin_streaming(self, arrival: Arrival, shares: int) -> Arrival:
-        """The same, with its payload where its readers find it."""
+    def _ready_to_stream(self, arrival: Arrival, shares: int) -> Arrival:
+        """The same, with the payload where its readers find it, if it is streamed."""
         message = arrival if isinstance(arrival, Message) else arrival.message
-        assert isinstance(message, Streamed)
+        if not isinstance(message, Streamed):
+            return arrival
         self._grow()  # the end of the one before may have come with it
         payload = LargePayload(message.body, shares, self._demand)
         self._streaming = (self._number, payload)
