@@ -43,6 +43,7 @@ PURE_LAYERS = [
     "_session",
     "_recovery",
     "_remainder",
+    "_bounds",
 ]
 
 

@@ -21,17 +21,21 @@ import trio_mqtt
 async def chat(client: trio_mqtt.Client, topic: str, user: str, *, retain: bool) -> None:
     """Talks and listens until the end of input, or Control-C."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(listen, client)
         nursery.start_soon(cancel_on_signal, nursery.cancel_scope)
-        await client.subscribe(topic, qos=0)
-        print(f"joined {topic!r} as {user}: type a line, or Ctrl-C to leave", file=sys.stderr)
-        await talk(client, topic, user, retain=retain)
+        async with (
+            client.open_subscription(topic, qos=0) as messages,
+            trio.open_nursery() as listening,
+        ):
+            listening.start_soon(listen, messages)
+            print(f"joined {topic!r} as {user}: type a line, or Ctrl-C to leave", file=sys.stderr)
+            await talk(client, topic, user, retain=retain)
+            listening.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
 
 
-async def listen(client: trio_mqtt.Client) -> None:
+async def listen(messages: trio_mqtt.MessageChannel) -> None:
     """Prints what is said, our own lines too: they come back from the broker."""
-    async for message in client.messages:
+    async for message in messages:
         if message.payload:  # it is empty when somebody cleared the retained line
             text = message.payload.decode(errors="replace")
             # Without control characters, or others could take over our terminal.

@@ -11,10 +11,12 @@ import trio_mqtt
 
 
 async def main(broker: str) -> None:
-    async with trio_mqtt.open_client(broker) as client:
-        await client.subscribe("bedroom/#")
+    async with (
+        trio_mqtt.open_client(broker) as client,
+        client.open_subscription("bedroom/#") as messages,
+    ):
         await client.publish("bedroom/thermostat", "20.8", qos=1)
-        async for message in client.messages:
+        async for message in messages:
             print(message.topic, message.payload.decode())
             break  # A thermostat's display would go on.
 

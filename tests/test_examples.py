@@ -96,6 +96,23 @@ async def test_the_meter_loses_no_reading(tmp_path: Path) -> None:
     assert not broker.violations
 
 
+async def test_the_download_is_streamed(tmp_path: Path) -> None:
+    payload = bytes(range(256)) * 4_000
+    async with open_broker() as broker, trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            await broker.wait_subscribed("download", "firmware")
+            broker.publish("firmware", payload, qos=1)
+
+        nursery.start_soon(publish)
+        path = tmp_path / "firmware"
+        done = await run_example("download.py", str(path), "firmware", await broker.listen())
+    assert done.stdout.decode().splitlines() == [f"{path}: {len(payload)} bytes"]
+    assert done.stderr == b""
+    assert path.read_bytes() == payload
+    assert not broker.violations
+
+
 async def test_the_meter_says_what_it_needs() -> None:
     done = await run_example("meter.py")
     assert done.returncode == 1

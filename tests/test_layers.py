@@ -28,6 +28,7 @@ LAYERS = [
     "_session",
     "_recovery",
     "_remainder",
+    "_bounds",
     "_transport",
     "_persistence",
     "_threaded",

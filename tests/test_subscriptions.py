@@ -91,6 +91,19 @@ def few(monkeypatch: pytest.MonkeyPatch) -> int:
 # Entering
 
 
+def test_what_rabbitmq_makes_of_a_dot_finds_who_asked_for_the_dot() -> None:
+    driver = Driver()
+    dotted, other = enter(driver, "a.b/+"), enter(driver, "a/b/x")
+    match = driver.session.subscriptions.match
+    assert match("a.b/c") == match("a/b/c") == [dotted]
+    assert match("a/b/x") == [other]
+    let_go(driver, other)
+    let_go(driver, dotted)
+    assert match("a/b/c") == [driver.session.subscriptions.leaving]
+    driver.receive(p.UnsubAck(3), p.UnsubAck(4))
+    assert match("a/b/c") == []
+
+
 @pytest.mark.conformance("MQTT-2.3.1-7", "MQTT-3.8.4-2")
 def test_a_scope_is_settled_once_the_broker_answered() -> None:
     driver = Driver()

@@ -3,13 +3,14 @@
 ::
 
     async with trio_mqtt.open_client("mqtt://localhost") as client:
-        await client.subscribe("bedroom/#")
-        await client.publish("bedroom/thermostat", "20.8℃", qos=1)
-        async for message in client.messages:
-            print(message.topic, message.payload)
+        async with client.open_subscription("bedroom/#") as messages:
+            await client.publish("bedroom/thermostat", "20.8℃", qos=1)
+            async for message in messages:
+                print(message.topic, message.payload)
 """
 
 from ._big_message import BigMessage
+from ._bounds import Buffer, Overflow
 from ._channels import ChannelStatistics, MessageChannel
 from ._client import Client
 from ._errors import (
@@ -37,7 +38,6 @@ from ._errors import (
 )
 from ._exchange import AdoptedExchange, Exchange
 from ._file_system import FileSystem
-from ._inbox import Buffer, Overflow
 from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
 from ._persistence import Persistence

@@ -9,11 +9,11 @@ from typing import Literal
 import trio
 
 from . import _packets as p
+from ._bounds import Buffer, Overflow
 from ._channels import CHECKPOINT_EVERY, MessageChannel, open_channel
 from ._connection import SEND_BUFFER
 from ._errors import Denied, Down, PendingLimit, SubscribeError
 from ._exchange import Exchange
-from ._inbox import Buffer, Overflow
 from ._outbox import Outbox
 from ._remainder import Remainder
 from ._requests import Holding, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
@@ -338,6 +338,7 @@ class Client:
                 async for message in messages:
                     ...
 
+        The channel ends with the scope, so that a nursery whose tasks receive stands inside of it.
         Entering waits for the broker's answer, on whichever connection it comes. Several scopes may
         have the same filter, or overlap: each gets each message once. The broker is asked for the
         highest QoS that any of them wants. A shared subscription, ``$share/group/filter``, gets the

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
-import attrs
 import trio
 
+from ._bounds import Buffer, Overflow
 from ._connection import Bells, Wakeup
-from ._errors import Denied, MessagesMissed, MQTTError
+from ._errors import MessagesMissed, MQTTError
 from ._exchange import Demand
 from ._large_payload import Large
 from ._packets import Delivery, Message, payload_size
@@ -32,30 +32,6 @@ Arrival: TypeAlias = Message | Delivery
 Entry: TypeAlias = tuple[int, Arrival]
 """The number of the arrival, and what arrived."""
 _Entry: TypeAlias = tuple[int, Arrival | MQTTError]
-Overflow: TypeAlias = Literal["wait", "drop_oldest", "drop_newest"]
-"""What happens to messages at QoS 0 when the buffer is full."""
-OVERFLOWS: tuple[Overflow, ...] = ("wait", "drop_oldest", "drop_newest")
-
-
-@attrs.frozen
-class Buffer:
-    """How much may wait for the application, before the client stops reading.
-
-    Raises:
-        Denied: one of them is less than 1.
-        TypeError: one of them is no `int`.
-    """
-
-    messages: int = 1_000
-    bytes: int = 64 * 1024 * 1024
-    """Of payload."""
-
-    def __attrs_post_init__(self) -> None:
-        for value in (self.messages, self.bytes):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"a bound is an int, not {value!r}")
-        if self.messages < 1 or self.bytes < 1:
-            raise Denied(f"{self} has room for nothing")
 
 
 class Full:

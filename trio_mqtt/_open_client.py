@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from ._bounds import Buffer
 from ._client import Client
 from ._codec311 import Codec
 from ._errors import Denied
-from ._inbox import Buffer
 from ._packets import MAX_PACKET_BYTES, Will
 from ._settings import (
     Credential,

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 
 import trio
 
+from ._bounds import Buffer, Overflow
 from ._connection import Bells
 from ._errors import ConnectionLost, SubscribeError
 from ._exchange import Demand
-from ._inbox import Arrival, Buffer, Claims, Entry, Full, Inbox, Overflow
+from ._inbox import Arrival, Claims, Entry, Full, Inbox
 from ._large_payload import Large, LargePayload
 from ._packets import Delivery, Message, Streamed
 from ._requests import Holding, UnsubscribeRequest

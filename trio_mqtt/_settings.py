@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import attrs
 
+from ._bounds import Buffer
 from ._errors import Denied
-from ._inbox import Buffer
 from ._packets import Will
 from ._topics import MAX_STRING_BYTES, require_string
 from ._transfers import Limits

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
+from ._bounds import OVERFLOWS, Buffer, Overflow
 from ._channels import MessageChannel, open_channel
 from ._errors import Denied, InDoubt, NotSent, PendingLimit, SubscribeError
-from ._inbox import OVERFLOWS, Buffer, Overflow
 from ._requests import Holding, UnsubscribeRequest
 from ._supervisor import Supervisor
 from ._topics import require_topic_filter

@@ -68,6 +68,8 @@ class Subscriptions:
         self._answered: list[str] = []
         """Filters whose UNSUBACK came behind messages that may still have to be matched."""
         self._routes: Trie[Holding] = Trie()
+        self._dotted_routes: Trie[Holding] = Trie()
+        """The filters that have a dot, with a slash in its place."""
         self._number = 0
         self._requests = 0
         self.application = Holding((), is_scope=False)
@@ -87,8 +89,12 @@ class Subscriptions:
         return MAX_PENDING - self._requests
 
     def match(self, topic: str) -> list[Holding]:
-        """Who wants the messages of a topic."""
-        return self._routes.match(topic)
+        """Who wants the messages of a topic.
+
+        At RabbitMQ what was published to "a.b" arrives on "a/b". So where nobody wants that, it is
+        for those who asked for "a.b".
+        """
+        return self._routes.match(topic) or self._dotted_routes.match(topic)
 
     # The application
 
@@ -308,30 +314,38 @@ class Subscriptions:
             del self._owed[topic_filter]
             self._left(topic_filter)
             entry.asked = _BEFORE
-        self._routes.add(topic_filter, holding)
-        self.version += 1
+        self._add_route(topic_filter, holding)
 
     def _drop(self, topic_filter: str, holding: Holding) -> None:
         entry = self._filters.get(topic_filter)
         if entry is None or entry.holders.pop(holding, None) is None:
             return
-        self._routes.discard(topic_filter, holding)
-        self.version += 1
+        self._discard_route(topic_filter, holding)
         if not entry.holders:
             del self._filters[topic_filter]
             self._due.pop(topic_filter, None)
 
+    def _add_route(self, topic_filter: str, holding: Holding) -> None:
+        self._routes.add(topic_filter, holding)
+        if "." in topic_filter:
+            self._dotted_routes.add(topic_filter.replace(".", "/"), holding)
+        self.version += 1
+
+    def _discard_route(self, topic_filter: str, holding: Holding) -> None:
+        self._routes.discard(topic_filter, holding)
+        if "." in topic_filter:
+            self._dotted_routes.discard(topic_filter.replace(".", "/"), holding)
+        self.version += 1
+
     def _leave(self, topic_filter: str) -> None:
         self._being_left[topic_filter] += 1
-        self._routes.add(topic_filter, self.leaving)
-        self.version += 1
+        self._add_route(topic_filter, self.leaving)
 
     def _left(self, topic_filter: str) -> None:
         self._being_left[topic_filter] -= 1
         if not self._being_left[topic_filter]:
             del self._being_left[topic_filter]
-            self._routes.discard(topic_filter, self.leaving)
-            self.version += 1
+            self._discard_route(topic_filter, self.leaving)
 
     def _subscribe(
         self,
