@@ -100,14 +100,14 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             trio.BusyResourceError: another task waits in `receive`; use a `clone` for each.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._check()
-        if self._current is not None or self._big is not None:
-            self._finish()
+        self._ask()
         if self._is_ready():
             self._taken += 1
             if self._taken % CHECKPOINT_EVERY:
                 return self._take()
+            self._receiving = True
             await trio.lowlevel.cancel_shielded_checkpoint()
+            self._receiving = False
         while not self._is_ready():
             self._check()
             await self._wait()
@@ -121,8 +121,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             SubscribeError, MessagesMissed, trio.EndOfChannel, trio.ClosedResourceError,
                 trio.BusyResourceError: as `receive`.
         """
-        self._check()
-        self._finish()
+        self._ask()
         if not self._is_ready():
             raise trio.WouldBlock
         return self._take()
@@ -230,6 +229,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         self.put_back()
         if self._is_clone and not self._closed:
             self._end()
+            if not self._siblings.open:
+                self._siblings.router.abandon(self._inbox)
 
     async def __aexit__(
         self,
@@ -289,13 +290,19 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             and (self._storing is None or self._storing.released)
         )
 
+    def _ask(self) -> None:
+        """The next message is asked for, whether there is one or not: this one is done."""
+        if self._receiving:
+            raise trio.BusyResourceError("another task waits for the next message")
+        if self._current is not None or self._big is not None:
+            self._finish()
+        self._check()
+
     def _check(self) -> None:
         if self._is_closed():
             raise trio.ClosedResourceError("this channel was closed")
         if self._inbox.ended:
             raise trio.EndOfChannel("the client ended")
-        if self._receiving:
-            raise trio.BusyResourceError("another task waits for the next message")
 
     async def _wait(self) -> None:
         """Waits for a message, or first for the record of the one before."""

@@ -370,7 +370,8 @@ class Client:
         broker is told to unsubscribe.
 
         Raises:
-            SubscribeError: the broker failed some of the filters, and none is subscribed to.
+            SubscribeError: the broker failed some of the filters. Nothing is left of the others,
+                unless they are to be kept.
             Denied: a filter is malformed, there is none, or an argument is illegal.
             TypeError: an argument has another type.
             PendingLimit: more than 16,384 requests await their answer.

@@ -62,29 +62,32 @@ _REFUSALS: dict[int, type[ConnectionRefused]] = {
 
 
 class Wakeup:
-    """Wakes the one task that waits for work. Without one, the next wait returns at once."""
+    """Wakes the tasks that wait for work, mostly one. Without any, the next wait ends at once."""
 
     def __init__(self) -> None:
-        self._task: trio.lowlevel.Task | None = None
+        self._tasks: list[trio.lowlevel.Task] = []
         self._due = False
 
     def set(self) -> None:
-        if self._task is None:
-            self._due = True
+        if self._tasks:
+            for task in self._tasks:
+                trio.lowlevel.reschedule(task)
+            self._tasks.clear()
         else:
-            trio.lowlevel.reschedule(self._task)
-            self._task = None
+            self._due = True
 
     async def wait(self) -> None:
         """Returns without a checkpoint if it is due."""
         if not self._due:
-            self._task = trio.lowlevel.current_task()
-            await trio.lowlevel.wait_task_rescheduled(self._abort)
-        self._due = False
+            task = trio.lowlevel.current_task()
 
-    def _abort(self, _: object) -> trio.lowlevel.Abort:
-        self._task = None
-        return trio.lowlevel.Abort.SUCCEEDED
+            def abort(_: object) -> trio.lowlevel.Abort:
+                self._tasks.remove(task)
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            self._tasks.append(task)
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        self._due = False
 
 
 @attrs.frozen

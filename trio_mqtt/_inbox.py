@@ -109,8 +109,6 @@ class Inbox:
         """Whether the application wants nothing of it any more."""
         self.ended = False
         """Whether there will be no more, as the client ended."""
-        self.overflowed = False
-        """Whether messages were given back to the broker, and what follows has to be too."""
         self.most_messages = 0
         self.most_bytes = 0
         self.taken = 0
@@ -170,18 +168,22 @@ class Inbox:
         yields = yields or (self._drops and at_most_once)
         if self._overflow != "drop_newest":
             while self._yielding and self._is_at_bound():
-                self._give_up_oldest()
+                self._give_up_yielding()
         if self._is_at_bound() if yields else at_most_once and not self.has_room:
             self._give_up(arrival)
-            self._missed(len(self._entries), 1)
+            self._missed(len(self._entries), 1, number)
             return False
         if yields:
             self._yielding[number] = _size(arrival)
             self._yielding_bytes += _size(arrival)
         return True
 
-    def insert(self, entries: Iterable[Entry]) -> None:
-        """Takes in what arrived earlier, each in its place, whatever the bounds."""
+    def insert(self, entries: Iterable[Entry], *, yield_: bool = False) -> None:
+        """Takes in what arrived earlier, each in its place, whatever the bounds.
+
+        Arguments:
+            yield_: whether that at QoS 0 gives way here.
+        """
         ordered: list[_Entry] = list(self._entries)
         present = {number for number, _ in self.entries()}
         for number, arrival in entries:
@@ -192,9 +194,14 @@ class Inbox:
             ordered.append((number, arrival))
             if number < self.opened_at:
                 self._earlier.add(number)
+            if isinstance(arrival, Message) and (yield_ or self._drops):
+                self._yielding[number] = _size(arrival)
+                self._yielding_bytes += _size(arrival)
             self._count(arrival)
-        ordered.sort(key=_number)
+        ordered.sort(key=_place)
         self._entries = deque(ordered)
+        while self._yielding and self._is_beyond_bound():
+            self._give_up_yielding(newest=self._overflow == "drop_newest")
         for _ in range(min(len(self._entries), len(self._waiters))):
             self.wake_one()
 
@@ -233,16 +240,20 @@ class Inbox:
         self._entries.append((number, error))
         self.wake_one()
 
-    def session_lost(self) -> None:
-        """The broker lost the session, and with it what it may have had for us."""
-        self._missed(len(self._entries), 0, session_lost=True)
+    def session_lost(self, number: int) -> None:
+        """The broker lost the session, and with it what it may have had for us.
+
+        Arguments:
+            number: of the latest arrival.
+        """
+        self._missed(len(self._entries), 0, number, session_lost=True)
 
     def lose(self, number: int) -> None:
         """The rest of this arrival did not come. At QoS 1 and 2 the broker will send it again."""
         for entry in self.remove({number}):
             if isinstance(entry[1], Message):
                 self._give_up(entry[1])
-                self._missed(len(self._entries), 1)
+                self._missed(len(self._entries), 1, number)
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
@@ -270,6 +281,11 @@ class Inbox:
         """Whether a task waits for the next message."""
         return bool(self._waiters)
 
+    @property
+    def waiters(self) -> int:
+        """How many do."""
+        return len(self._waiters)
+
     def __bool__(self) -> bool:
         """Whether there is something to take."""
         return bool(self._entries)
@@ -280,11 +296,11 @@ class Inbox:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._waiters[task]
-            self._demand.end()
+            self._demand.end_receiving()
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._waiters[task] = None
-        self._demand.begin()
+        self._demand.begin_receiving()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake_one(self) -> None:
@@ -292,7 +308,7 @@ class Inbox:
         if self._waiters:
             task = next(iter(self._waiters))
             del self._waiters[task]
-            self._demand.end()
+            self._demand.end_receiving()
             trio.lowlevel.reschedule(task)
 
     def wake_all(self) -> None:
@@ -311,8 +327,10 @@ class Inbox:
             raise item
         self.taken += 1
         self._uncount(number, item)
-        if self._shares and isinstance(item, Delivery):
-            item.claims -= self._shares.pop(number, 0)
+        if self._shares:
+            more = self._shares.pop(number, 0)
+            if isinstance(item, Delivery):
+                item.claims -= more
         if self._is_full:
             self._relieve()
         return number, item
@@ -344,6 +362,12 @@ class Inbox:
     def _is_at_bound(self) -> bool:
         return self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
 
+    def _is_beyond_bound(self) -> bool:
+        bounds = self._bounds
+        return self._messages > bounds.messages or (
+            self._bytes > bounds.bytes and self._messages > 1
+        )
+
     def _note_full(self) -> None:
         bounds = self._bounds
         if (
@@ -366,22 +390,33 @@ class Inbox:
         if isinstance(arrival, Delivery):  # [MQTT-4.5.0-2]
             self._claims.release(arrival)
 
-    def _give_up_oldest(self) -> None:
-        """Gives up the oldest that yields."""
-        index = next(i for i, (number, _) in enumerate(self._entries) if number in self._yielding)
-        number, item = self._entries[index]
-        assert isinstance(item, Message)
+    def _give_up_yielding(self, *, newest: bool = False) -> None:
+        """Gives up the oldest that yields, or the newest."""
+        places = range(len(self._entries))
+        for index in reversed(places) if newest else places:
+            number, item = self._entries[index]
+            if number in self._yielding and isinstance(item, Message):
+                break
+        else:
+            raise AssertionError("what yields is in the buffer")
         del self._entries[index]
         self._uncount(number, item)
         self._give_up(item)
-        self._missed(index, 1)
+        self._missed(index, 1, number)
 
-    def _missed(self, index: int, given_up: int, *, session_lost: bool = False) -> None:
-        """A strict channel says so, once for all that is missing at one place."""
+    def _missed(
+        self, index: int, given_up: int, number: int, *, session_lost: bool = False
+    ) -> None:
+        """A strict channel says so, once for all that is missing at one place.
+
+        Arguments:
+            index: in the buffer.
+            given_up: how many messages.
+            number: of the arrival, for what is inserted later to find its place.
+        """
         if not self._strict or self.closed:
             return
         entries = self._entries
-        number = entries[index - 1][0] if index else entries[0][0] if entries else 0
         for place in (index - 1, index):
             item = entries[place][1] if 0 <= place < len(entries) else None
             if isinstance(item, MessagesMissed):
@@ -398,5 +433,6 @@ def _size(arrival: Arrival) -> int:
     return payload_size(arrival if isinstance(arrival, Message) else arrival.message)
 
 
-def _number(entry: tuple[int, object]) -> int:
-    return entry[0]
+def _place(entry: _Entry) -> tuple[int, bool]:
+    """In which order entries stand: an error behind the arrival that it followed."""
+    return entry[0], isinstance(entry[1], MQTTError)

@@ -166,7 +166,11 @@ class LargePayload:
                 return b""
             if self._lost is not None:
                 break
-            await self._demand.park(self._more)
+            self._demand.begin_receiving()
+            try:
+                await self._more.park()
+            finally:
+                self._demand.end_receiving()
         raise ConnectionLost(f"in the middle of a message: {self._lost}") from self._lost
 
     async def _read_file(self, cursor: Cursor, most: int) -> bytes:

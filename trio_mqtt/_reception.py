@@ -7,6 +7,7 @@ or back.
 
 from __future__ import annotations
 
+import math
 from typing import NoReturn
 
 import trio
@@ -24,6 +25,9 @@ broker that sends without reading get there."""
 BLOCKED_AFTER = 0.2
 """Seconds that a write may take before the reader, though stopped, goes on for its sake: a broker
 may be waiting for us to read before it reads."""
+
+PATIENCE = 1.0
+"""Seconds that a connection goes on after messages were given back, for what is awaited on it."""
 
 
 class Reception:
@@ -89,18 +93,32 @@ class Reception:
             if len(outbox) > MOST_QUEUED_PACKETS:
                 raise ConnectionLost("the broker sends and does not read")
 
-    async def end_overflow(self) -> NoReturn:
-        """Waits until messages had to be given back to the broker, and then for an end of it.
+    async def wait_overflow_over(self) -> None:
+        """Waits until messages had to be given back to the broker, and then for room for them.
 
-        While somebody awaits an answer or a message, this connection is the one where it comes: a
-        new one would begin with the same messages. So it ends when nobody does, or when there is
-        room again.
-
-        Raises:
-            ConnectionLost: for the broker to send the messages again.
+        While somebody awaits a message or an answer that only this connection brings, there is
+        `PATIENCE`, unless it is one of the messages that were given back. There is as well where
+        nobody does and there is no room: the application may just be busy with a message, and a
+        new connection would begin with those that there is no room for.
         """
-        router = self._router
+        router, session = self._router, self._session
         await router.wait_overflow()
-        while self._demand and not router.is_low:
-            await self._bells.reader.wait()
-        raise ConnectionLost("closed, as the application did not take its messages")
+        before, since = (False, False), trio.current_time()
+        while True:
+            await trio.lowlevel.checkpoint()  # who was woken may have its turn
+            awaited = self._demand.receivers > router.overflow_waiters or session.awaits_answers
+            state = (router.is_low, awaited)
+            if state != before:
+                before, since = state, trio.current_time()
+            is_low, is_awaited = state
+            due = since + PATIENCE if is_low is is_awaited else since if is_low else math.inf
+            if trio.current_time() >= due:
+                return
+            with trio.CancelScope(deadline=due):
+                await self._bells.reader.wait()
+
+    async def wait_answered(self) -> None:
+        """Waits until the broker answered what was asked before, for `PATIENCE` at most."""
+        with trio.move_on_after(PATIENCE):
+            while self._session.awaits_answers:
+                await self._bells.progress.park()

@@ -61,6 +61,10 @@ class Router:
         """Of the large messages that somebody has or may still take."""
         self._overflow = trio.Event()
         self._overflowed: set[Inbox] = set()
+        """What had no room, of those that are open."""
+        self._behind: set[Inbox] = set()
+        """What must get nothing more at QoS 1 and 2 on this connection, for the sake of order: what
+        had no room, and what may have come into the place of that."""
         self.received = 0
         self._past = Totals()
         self.unclaimed = Unclaimed(self._new_inbox(), unclaimed_wait)
@@ -71,9 +75,8 @@ class Router:
         """A new connection begins."""
         self.unclaimed.connected(anew=not self.has_overflowed)
         self._overflow = trio.Event()
-        for inbox in self._overflowed:
-            inbox.overflowed = False
         self._overflowed.clear()
+        self._behind.clear()
 
     def end_connection(self, reason: str) -> None:
         """The connection ended. What waits is given to whom it was for, as far as there is room."""
@@ -99,9 +102,9 @@ class Router:
 
     def session_lost(self) -> None:
         """The broker lost the session, and strict channels are to say so."""
-        self.unclaimed.inbox.session_lost()
+        self.unclaimed.inbox.session_lost(self._number)
         for inbox in self._inboxes.values():
-            inbox.session_lost()
+            inbox.session_lost(self._number)
 
     @property
     def has_overflowed(self) -> bool:
@@ -111,6 +114,11 @@ class Router:
     async def wait_overflow(self) -> None:
         """Waits until messages had to be given back to the broker."""
         await self._overflow.wait()
+
+    @property
+    def overflow_waiters(self) -> int:
+        """How many tasks wait for what was given back, which this connection will not bring."""
+        return sum(inbox.waiters for inbox in self._behind)
 
     @property
     def is_low(self) -> bool:
@@ -194,7 +202,7 @@ class Router:
             inboxes = self._find_route(topic)
         if type(arrival) is not Message:  # of QoS 1 or 2, or streamed
             if isinstance(arrival, Delivery):
-                if (self._full or self._overflowed) and self._gives_back(arrival, inboxes):
+                if (self._full or self._behind) and self._gives_back(arrival, inboxes):
                     return
                 arrival.claims = len(inboxes) or 1
             arrival = self._ready_to_stream(arrival, len(inboxes) or 1)
@@ -253,15 +261,14 @@ class Router:
     def _gives_back(self, delivery: Delivery, inboxes: tuple[Inbox, ...]) -> bool:
         """Gives it back to the broker if one of these has no room; it will be sent again."""
         concerned = inboxes or (self.unclaimed.inbox,)
-        if all(inbox.has_room and not inbox.overflowed for inbox in concerned):
+        if all(inbox.has_room and inbox not in self._behind for inbox in concerned):
             return False
         self._session.give_back(delivery)
         if isinstance(delivery.message, Streamed):
             delivery.message.body.discard()
         self.received -= 1
-        for inbox in concerned:
-            inbox.overflowed = True
         self._overflowed.update(concerned)
+        self._behind.update(concerned)
         self._overflow.set()
         return True
 
@@ -273,6 +280,8 @@ class Router:
         """An inbox for a scope, with what waits for it in `Client.messages`."""
         inbox = self._new_inbox(bounds, overflow, strict=strict)
         self._inboxes[holding] = inbox
+        if self.has_overflowed:
+            self._behind.add(inbox)
         self._version = -1
         inbox.insert(self.unclaimed.claim(holding.topic_filters))
         self._session.hold(holding)
@@ -291,6 +300,9 @@ class Router:
         inbox = self._inboxes.pop(holding)
         self._version = -1
         self._overflowed.discard(inbox)
+        if inbox in self._behind:
+            self._behind.remove(inbox)
+            self._behind.add(self.unclaimed.inbox)
         requests = self._session.let_go(holding, unsubscribe=unsubscribe)
         self._bells.writer.set()
         self._bells.reader.set()
@@ -311,6 +323,7 @@ class Router:
             if not payload.is_whole:
                 self._session.give_back(arrival)
                 if not payload.is_lost:
+                    self._behind.add(inbox)
                     self._overflow.set()
                 return
             payload.put_back()
@@ -318,6 +331,11 @@ class Router:
             self._pass_on([entry], inbox, failed=True)
         else:
             inbox.insert([entry])
+
+    def abandon(self, inbox: Inbox) -> None:
+        """The last consumer of a scope failed, and nobody can take anything out of it any more."""
+        if inbox is not self.unclaimed.inbox and not inbox.closed:
+            self._pass_on(inbox.close(), inbox, failed=True)
 
     def _pass_on(self, entries: Iterable[Entry], inbox: Inbox, *, failed: bool) -> None:
         """To the next scope that matches and did not get it, else to `Client.messages`.
@@ -333,7 +351,7 @@ class Router:
             holdings = self._subscriptions.match(topic)
             scopes = [self._inboxes[holding] for holding in holdings if holding in self._inboxes]
             heir = min(
-                (scope for scope in scopes if not scope.had(number)),
+                (scope for scope in scopes if not (scope.closed or scope.had(number))),
                 key=lambda scope: scope.opened_at,
                 default=None,
             )

@@ -30,7 +30,7 @@ from ._packet_ids import PacketIds
 from ._records import SESSION_KEY, Identity
 from ._requests import Holding, Pending, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
 from ._subscriptions import Subscriptions
-from ._transfers import Counters, Limits, Transfers
+from ._transfers import MAX_PENDING, Counters, Limits, Transfers
 
 
 @attrs.frozen
@@ -192,6 +192,11 @@ class SessionState:
     def repeated(self) -> int:
         """How many PUBLISH packets the application had already."""
         return self._deliveries.repeated
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether a request is not answered that ends with the connection."""
+        return self.subscriptions.room < MAX_PENDING or bool(self._pings)
 
     @property
     def request_room(self) -> int:

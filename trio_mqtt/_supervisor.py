@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal, cast
+from typing import Literal, NoReturn, cast
 
 import trio
 
@@ -163,7 +163,7 @@ class Supervisor:
         tasks: list[Callable[[], Awaitable[None]]] = [
             partial(self.reception.read, connection),
             connection.write,
-            self.reception.end_overflow,
+            self._end_overflow,
         ]
         if settings.keep_alive:
             tasks.append(partial(connection.keep_alive, settings.keep_alive))
@@ -177,6 +177,8 @@ class Supervisor:
                 raise ConnectionLost("cannot store that the broker lost the session")
             await _until_one_ends(tasks)
             await connection.linger()
+            if not self._disconnecting:
+                raise ConnectionLost("closed, as the application did not take its messages")
         except ConnectionLost as error:
             cause = error
             raise
@@ -184,6 +186,19 @@ class Supervisor:
             backoff.lasted(trio.current_time() - began)
             self._bytes_written += outbox.written
             self._go_offline(connection, cause)
+
+    async def _end_overflow(self) -> NoReturn:
+        """Ends a connection on which messages were given back, when it is time, by DISCONNECT.
+
+        For the broker to send them again on the next one, and to publish no Will.
+        """
+        await self.reception.wait_overflow_over()
+        self.connection = None  # what is asked from now on is for the next one
+        await self.reception.wait_answered()
+        if not self._disconnecting:
+            self.session.disconnect()
+            self.bells.writer.set()
+        await trio.sleep_forever()
 
     async def _stored(self, is_stored: Callable[[], bool]) -> bool:
         """Waits until it is stored; False if it is not in time."""

@@ -50,6 +50,7 @@ class Unclaimed:
         """Until when what matches the filters of consumers that failed is kept back."""
         self._orphaned: Trie[str] = Trie()
         self._taken = 0
+        self._used_until = -math.inf
         self._online = False
         self._bell = Wakeup()
         self._warned: set[str] = set()
@@ -80,9 +81,8 @@ class Unclaimed:
         """Takes in what arrived and nobody asked for."""
         topic = _topic(arrival)
         now = trio.current_time()
-        if self._is_in_use():
-            self._until = max(self._until, now + self._wait)
-        deadline = max(self._until, self._orphan_deadline(topic, now))
+        self._note_use(now)
+        deadline = max(self._until, self._used_until, self._orphan_deadline(topic, now))
         if deadline <= now and not self.inbox.closed:
             self._give_up((number, arrival))
             return
@@ -101,7 +101,7 @@ class Unclaimed:
         if not wanted:
             for number, _ in entries:
                 self._keep_back(number, trio.current_time() + self._wait)
-        self.inbox.insert(entries)
+        self.inbox.insert(entries, yield_=not wanted)
 
     def claim(self, topic_filters: Sequence[str]) -> list[Entry]:
         """Takes out what matches the filters of a scope that opens."""
@@ -134,6 +134,7 @@ class Unclaimed:
             due = min(self._deadlines.values(), default=math.inf) if self._online else math.inf
             if due <= trio.current_time():
                 self._give_up_overdue()
+                await trio.lowlevel.checkpoint()
             else:
                 with trio.CancelScope(deadline=due):
                     await self._bell.wait()
@@ -141,14 +142,14 @@ class Unclaimed:
 
     def _give_up_overdue(self) -> None:
         now = trio.current_time()
+        self._note_use(now)
         waiting = dict(self.inbox.entries())
-        in_use = self._is_in_use()
         overdue: set[int] = set()
         for number, deadline in list(self._deadlines.items()):
             if number not in waiting:
                 del self._deadlines[number]
-            elif in_use:
-                self._deadlines[number] = now + self._wait
+            elif self._used_until > now:
+                self._deadlines[number] = max(deadline, self._used_until)
             elif deadline <= now:
                 del self._deadlines[number]
                 overdue.add(number)
@@ -162,10 +163,11 @@ class Unclaimed:
         self._deadlines[number] = deadline
         self._bell.set()
 
-    def _is_in_use(self) -> bool:
-        """Whether the application has received from here since the last look."""
-        taken, self._taken = self._taken, self.inbox.taken
-        return self.inbox.has_waiter or self._taken > taken
+    def _note_use(self, now: float) -> None:
+        """The application receives from here, and goes on to get what comes."""
+        if self.inbox.has_waiter or self.inbox.taken > self._taken:
+            self._used_until = now + self._wait
+        self._taken = self.inbox.taken
 
     def _orphan_deadline(self, topic: str, now: float) -> float:
         if not self._orphans:

@@ -90,7 +90,14 @@ class Broker:
 class Mosquitto(Broker):
     """A mosquitto that can be stopped, and started again on the same port with the same data."""
 
-    def __init__(self, folder: Path, *, persistent: bool, users: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        persistent: bool,
+        users: Mapping[str, str],
+        max_inflight_messages: int,
+    ) -> None:
         username, password = next(iter(users.items()), (None, None))
         super().__init__("mosquitto", free_port(), username, password)
         self._folder = folder
@@ -103,6 +110,7 @@ class Mosquitto(Broker):
                     f"user {_user()}",  # root would become another one
                     "log_dest stderr",
                     "max_queued_messages 0",  # no limit
+                    f"max_inflight_messages {max_inflight_messages}",
                     f"persistence {'true' if persistent else 'false'}",
                     f"persistence_location {folder}/",
                     *self._authentication(users),
@@ -170,16 +178,24 @@ class Mosquitto(Broker):
 
 @contextmanager
 def mosquitto(
-    *, persistent: bool = False, users: Mapping[str, str] | None = None
+    *,
+    persistent: bool = False,
+    users: Mapping[str, str] | None = None,
+    max_inflight_messages: int = 20,
 ) -> Generator[Mosquitto]:
-    """Runs a mosquitto.
+    """Runs a mosquitto. Its own default is 20 messages unacknowledged at once, too.
 
     Raises:
         Missing: it is not installed.
         BrokerFailed: it does not start.
     """
     with _folder("mosquitto") as folder:
-        broker = Mosquitto(folder, persistent=persistent, users=users or {})
+        broker = Mosquitto(
+            folder,
+            persistent=persistent,
+            users=users or {},
+            max_inflight_messages=max_inflight_messages,
+        )
         broker.start()
         try:
             yield broker

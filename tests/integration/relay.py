@@ -43,6 +43,8 @@ class Relay:
         self.port = 0
         self.cuts = 0
         """How many connections were cut."""
+        self.bandwidth = math.inf
+        """Bytes per second, in either direction of each connection to come."""
         self._links: set[_Link] = set()
         self._next_cut: Callable[[], Cut] = Cut
         self._refusing = False
@@ -105,7 +107,7 @@ class Relay:
             _close(stream, reset=True)
             await trio.lowlevel.checkpoint()
             return
-        link = _Link(stream, target, self._next_cut())
+        link = _Link(stream, target, self._next_cut(), self.bandwidth)
         self._links.add(link)
         try:
             await link.run()
@@ -117,9 +119,12 @@ class Relay:
 class _Link:
     """One connection of the client's, and one of the broker's."""
 
-    def __init__(self, client: trio.SocketStream, broker: trio.SocketStream, due: Cut) -> None:
+    def __init__(
+        self, client: trio.SocketStream, broker: trio.SocketStream, due: Cut, bandwidth: float
+    ) -> None:
         self._client = client
         self._broker = broker
+        self._bandwidth = bandwidth
         self._scope = trio.CancelScope()
         self._reset = False
         self.due = due
@@ -150,6 +155,8 @@ class _Link:
             while data := await source.receive_some(_READ_SIZE):
                 if self.swallowing:
                     continue
+                if self._bandwidth < math.inf:
+                    await trio.sleep(len(data) / self._bandwidth)
                 due = self.due
                 if due.upstream is not upstream:
                     await sink.send_all(data)
