@@ -336,7 +336,7 @@ async def test_clones_that_nobody_closed_leave_what_they_had_as_the_scope_does(
         with pytest.raises(Failed):
             async with client.open_subscription("t") as messages:
                 await peer.send(*map(at_once, range(1, 4)))
-                async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as nursery:  # noqa: ASYNC112, a task that ends
                     nursery.start_soon(take, messages.clone())
                 raise Failed
         async with client.open_subscription("t") as messages:

@@ -41,8 +41,11 @@ class BigMessage(Message, trio.abc.ReceiveStream):
         self._cursor: Cursor = message.payload_stream.open()
         self._reading = False
 
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __repr__(self) -> str:
         return f"<BigMessage on {self.topic!r}: {self._cursor.position} of {self.size} bytes read>"

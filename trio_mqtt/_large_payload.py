@@ -205,6 +205,7 @@ class LargePayload:
 
     def _let_go(self) -> None:
         """Drops what everybody has read, or no one will."""
+        was_ahead = self.is_ahead
         if not (self._untaken or self._cursors):
             self._body.discard()
             self._pieces.clear()
@@ -215,7 +216,7 @@ class LargePayload:
             self._start = max(self._start, slowest if self._file is None else self._file_start)
             while self._pieces and self._memory_start + len(self._pieces[0]) <= slowest:
                 self._drop_piece()
-        if not self.is_ahead:
+        if was_ahead and not self.is_ahead:
             self._demand.reader.set()
 
     def _drop_piece(self) -> None:

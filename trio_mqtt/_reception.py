@@ -62,9 +62,9 @@ class Reception:
         router = self._router
         with connection.resting():
             while router.is_full or router.is_ahead:
+                await trio.lowlevel.checkpoint()  # the application may have its turn
                 blocked_at = connection.writing_since + BLOCKED_AFTER
                 if self._demand or trio.current_time() >= blocked_at:
-                    await trio.lowlevel.checkpoint()  # the application may have its turn
                     if router.is_ahead:
                         await router.spool()
                     elif router.is_full and not router.press_on():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Literal
 
 import pytest
@@ -195,10 +194,10 @@ def narrow_mosquitto(request: pytest.FixtureRequest) -> Iterator[Mosquitto]:
         yield broker
 
 
-async def serve_echo(server: Client, qos: Literal[0, 1], *, task_status: trio.TaskStatus) -> None:
+async def serve_echo(server: Client, qos: Literal[0, 1], ready: trio.Event) -> None:
     """Replies to requests with the same."""
     async with server.open_subscription("requests", qos=1) as requests:
-        task_status.started()
+        ready.set()
         async for request in requests:
             await server.publish("replies", request.payload, qos=qos)
 
@@ -228,7 +227,9 @@ async def test_a_reply_on_another_scope_arrives_with_the_buffer_full(
             client.open_subscription("flood", qos=1, buffer=Buffer(messages=2)) as flood,
             trio.open_nursery() as nursery,
         ):
-            await nursery.start(partial(serve_echo, server, reply_qos))
+            ready = trio.Event()
+            nursery.start_soon(serve_echo, server, reply_qos, ready)
+            await ready.wait()
             await publish_numbers(other, "flood", range(count), qos=0 if reply_qos else 1)
             while not has_all(flood, numbers, count):
                 numbers.append(await next_number(flood))
