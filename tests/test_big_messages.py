@@ -10,7 +10,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import trio_mqtt
-from trio_mqtt import BigMessage, open_client
+from trio_mqtt import BigMessage, Buffer, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 
@@ -122,6 +122,21 @@ async def test_the_reader_stops_a_little_ahead_of_who_reads(
         assert await message.read_all() == PAYLOAD
         assert await (await big(client.messages)).read_all() == PAYLOAD
         assert client.statistics().connects == 1
+
+
+async def test_the_reader_rests_beside_one_that_fills_the_buffer_and_that_nobody_took(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """It span, without a checkpoint, once."""
+    async with open_client(
+        scripted.dialer, stream_over=1000, buffer=Buffer(bytes=SIZE // 2)
+    ) as client:
+        link = await scripted.accepted()
+        await subscribe(client, link)
+        await link.send_bytes(packet())
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.statistics().bytes_read < SIZE // 2
+        assert await (await big(client.messages)).read_all() == PAYLOAD
 
 
 @pytest.mark.parametrize("qos", [0, 1, 2])

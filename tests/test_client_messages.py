@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -514,6 +515,30 @@ async def test_a_refused_filter_at_the_end_of_the_buffer_does_not_stop_the_reade
             client.messages.receive_nowait()
         await trio.testing.wait_all_tasks_blocked()
         assert client.messages.receive_nowait().payload == b"behind"
+
+
+def test_a_bound_is_an_int() -> None:
+    wrong: Any = 1.5
+    with pytest.raises(TypeError, match="a bound is an int"):
+        Buffer(messages=wrong)
+
+
+@pytest.mark.parametrize(
+    ("missed", "text"),
+    [
+        (
+            trio_mqtt.MessagesMissed(2, session_lost=False),
+            "2 were given up, as the buffer was full",
+        ),
+        (
+            trio_mqtt.MessagesMissed(1, session_lost=True),
+            "the broker lost the session, 1 were given up, as the buffer was full",
+        ),
+        (trio_mqtt.MessagesMissed(0, session_lost=True), "the broker lost the session"),
+    ],
+)
+def test_what_was_missed_is_said(missed: trio_mqtt.MessagesMissed, text: str) -> None:
+    assert str(missed) == f"messages may be missing: {text}"
 
 
 def test_a_buffer_has_room() -> None:

@@ -203,3 +203,72 @@ def test_what_is_given_back_arrives_as_new(qos: p.QoS) -> None:
     [again] = driver.delivered()
     driver.session.give_back(unwanted)  # has no hold on the new one
     assert ids(driver.release(again)) == [("PUBACK" if qos == 1 else "PUBREC", 7)]
+
+
+# Payloads that are streamed
+
+
+def streamed(packet_id: int, qos: p.QoS) -> p.Delivery:
+    """The beginning of a message of two bytes."""
+    message = p.Streamed("t", b"", qos, body=p.Body(2))
+    return p.Delivery(message, packet_id, complete=False)
+
+
+def complete(driver: Driver, packet: p.Delivery) -> list[p.Served]:
+    """The rest of it arrives. Returns what is sent in answer."""
+    assert isinstance(packet.message, p.Streamed)
+    packet.message.body.feed(b"xx")
+    packet.complete = True
+    driver.session.receive([p.Grown(packet)])
+    return driver.sent()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_is_streamed_is_answered_behind_its_last_byte(qos: p.QoS) -> None:
+    driver = Driver()
+    driver.session.receive([packet := streamed(1, qos)])
+    assert driver.delivered() == [packet]
+    assert driver.release(packet) == []
+    driver.session.receive([p.Grown(packet), p.Grown(p.Message("other", b""))])
+    assert driver.sent() == []
+    assert complete(driver, packet) == [p.PubAck(1) if qos == 1 else p.PubRec(1)]
+
+
+def test_at_qos_1_what_is_streamed_is_never_taken_for_a_repetition() -> None:
+    driver = Driver()
+    driver.session.receive([first := streamed(1, 1)])
+    complete(driver, first)
+    driver.lose()
+    driver.attach(present=True)
+    driver.session.receive([again := streamed(1, 1)])
+    assert driver.delivered() == [first, again]
+
+
+@pytest.mark.conformance("MQTT-4.3.3-2")
+def test_at_qos_2_a_repetition_of_what_the_application_was_done_with_is_skipped() -> None:
+    driver = Driver()
+    driver.session.receive([first := streamed(1, 2)])
+    assert driver.delivered() == [first]
+    first.claims = 0
+    driver.release(first)
+    driver.lose()
+    driver.attach(present=True)
+    driver.session.receive([again := streamed(1, 2)])
+    assert driver.delivered() == []
+    assert driver.sent() == []
+    assert complete(driver, again) == [p.PubRec(1)]
+    assert isinstance(again.message, p.Streamed)
+    assert again.message.body.take() == []
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+def test_what_broke_off_in_its_middle_comes_as_new(qos: p.QoS) -> None:
+    driver = Driver()
+    driver.session.receive([first := streamed(1, qos)])
+    driver.lose()
+    driver.attach(present=True)
+    driver.session.receive([again := streamed(1, qos)])
+    assert driver.delivered() == [first, again]
+    driver.release(first)
+    complete(driver, again)
+    assert driver.release(again) == [p.PubAck(1) if qos == 1 else p.PubRec(1)]

@@ -26,8 +26,6 @@ class Demand:
         self.reader = reader
         """Whom it wakes."""
         self._count = 0
-        self.receivers = 0
-        """How many of them wait for a message, which not every connection brings."""
 
     def __len__(self) -> int:
         return self._count
@@ -41,16 +39,6 @@ class Demand:
         """One less does."""
         self._count -= 1
         self.reader.set()
-
-    def begin_receiving(self) -> None:
-        """One more waits for a message."""
-        self.receivers += 1
-        self.begin()
-
-    def end_receiving(self) -> None:
-        """One less does."""
-        self.receivers -= 1
-        self.end()
 
     async def park(self, lot: trio.lowlevel.ParkingLot) -> None:
         """Waits in `lot`, and counts."""

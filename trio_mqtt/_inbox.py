@@ -296,11 +296,11 @@ class Inbox:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             del self._waiters[task]
-            self._demand.end_receiving()
+            self._demand.end()
             return trio.lowlevel.Abort.SUCCEEDED
 
         self._waiters[task] = None
-        self._demand.begin_receiving()
+        self._demand.begin()
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def wake_one(self) -> None:
@@ -308,7 +308,7 @@ class Inbox:
         if self._waiters:
             task = next(iter(self._waiters))
             del self._waiters[task]
-            self._demand.end_receiving()
+            self._demand.end()
             trio.lowlevel.reschedule(task)
 
     def wake_all(self) -> None:

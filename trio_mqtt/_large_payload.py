@@ -166,11 +166,7 @@ class LargePayload:
                 return b""
             if self._lost is not None:
                 break
-            self._demand.begin_receiving()
-            try:
-                await self._more.park()
-            finally:
-                self._demand.end_receiving()
+            await self._demand.park(self._more)
         raise ConnectionLost(f"in the middle of a message: {self._lost}") from self._lost
 
     async def _read_file(self, cursor: Cursor, most: int) -> bytes:

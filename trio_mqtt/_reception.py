@@ -28,6 +28,9 @@ may be waiting for us to read before it reads."""
 
 PATIENCE = 1.0
 """Seconds that a connection goes on after messages were given back, for what is awaited on it."""
+TURNS = 1_000
+"""Or until so often somebody began or ended to wait: with hundreds of tasks that are never done a
+second is a long time, and under a clock that only idleness moves it is for ever."""
 
 
 class Reception:
@@ -96,23 +99,24 @@ class Reception:
     async def wait_overflow_over(self) -> None:
         """Waits until messages had to be given back to the broker, and then for room for them.
 
-        While somebody awaits a message or an answer that only this connection brings, there is
-        `PATIENCE`, unless it is one of the messages that were given back. There is as well where
-        nobody does and there is no room: the application may just be busy with a message, and a
-        new connection would begin with those that there is no room for.
+        While somebody awaits an answer or a message, and none of those that were given back, there
+        is `PATIENCE`: what is sent at QoS 0 in the meantime, a reply perhaps, would be lost. There
+        is as well where nobody does and there is no room: the application may just be busy with a
+        message, and a new connection would begin with those that there is no room for.
         """
-        router, session = self._router, self._session
+        router = self._router
         await router.wait_overflow()
-        before, since = (False, False), trio.current_time()
+        before, since, turns = (False, False), trio.current_time(), 0
         while True:
             await trio.lowlevel.checkpoint()  # who was woken may have its turn
-            awaited = self._demand.receivers > router.overflow_waiters or session.awaits_answers
-            state = (router.is_low, awaited)
+            turns += 1
+            state = (router.is_low, len(self._demand) > router.overflow_waiters)
             if state != before:
                 before, since = state, trio.current_time()
             is_low, is_awaited = state
+            turns = turns if is_low else 0
             due = since + PATIENCE if is_low is is_awaited else since if is_low else math.inf
-            if trio.current_time() >= due:
+            if trio.current_time() >= due or turns > TURNS:
                 return
             with trio.CancelScope(deadline=due):
                 await self._bells.reader.wait()
