@@ -151,6 +151,8 @@ def bench(session: nox.Session) -> None:
     """Measures the package against other clients, for some minutes."""
     install(session, "bench")
     session.run("python", "-m", "benchmarks", *session.posargs)
+    if not session.posargs:
+        session.run("python", "-m", "benchmarks.scopes")
 
 
 @nox.session

@@ -528,3 +528,29 @@ async def test_a_full_scope_that_fails_lets_the_reader_go_on(
         assert drain(other) == ["behind"]
         async with client.open_subscription("t") as messages:
             assert drain(messages) == ["1", "2", "3", "4"]
+
+
+async def test_leaving_while_a_connection_ends_for_messages_given_back_sends_disconnect_too(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """So that the broker publishes no Will, be it in this instant."""
+    async with (
+        peered(scripted, client_id="c") as (client, peer),
+        trio.open_nursery() as nursery,
+        client.open_subscription("t", buffer=Buffer(messages=1)) as messages,
+    ):
+
+        async def subscribe() -> None:
+            with pytest.raises(InDoubt):
+                await client.subscribe("never answered")
+
+        peer.silent = (p.Subscribe,)
+        nursery.start_soon(subscribe)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send(*map(at_once, range(1, 11)))
+        drain(messages)
+        await trio.sleep(1.5)
+        assert not client.online  # to whoever asks for something new
+        await client.disconnect()
+        assert client.statistics().connects == 1
+        assert isinstance(peer.log[-1], p.Disconnect)

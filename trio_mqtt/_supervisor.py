@@ -37,6 +37,8 @@ from ._storer import Storer
 
 logger = logging.getLogger("trio_mqtt")
 
+NOT_TAKEN = "closed, as the application did not take its messages"
+
 
 class Supervisor:
     """One session, its connection of the moment, and who waits for what."""
@@ -68,6 +70,8 @@ class Supervisor:
         self._scope = trio.CancelScope(shield=True)
         """Only `close` ends the task: `open_client` calls it on every way out."""
         self._disconnecting = False
+        self._overflow_ended = False
+        """Whether the connection is being ended for the broker to send messages again."""
         self.session_present = False
         self.connects = 0
         self._bytes_read = 0
@@ -169,6 +173,7 @@ class Supervisor:
             tasks.append(partial(connection.keep_alive, settings.keep_alive))
         cause: ConnectionLost | None = None
         self.router.begin()
+        self._overflow_ended = False
         try:
             self.reception.hand_on()  # attaching may settle requests
             if not await self._stored(lambda: not self.session.is_clearing):
@@ -178,9 +183,9 @@ class Supervisor:
             await _until_one_ends(tasks)
             await connection.linger()
             if not self._disconnecting:
-                raise ConnectionLost("closed, as the application did not take its messages")
+                raise ConnectionLost(NOT_TAKEN)
         except ConnectionLost as error:
-            cause = error
+            cause = ConnectionLost(NOT_TAKEN) if self._overflow_ended else error
             raise
         finally:
             backoff.lasted(trio.current_time() - began)
@@ -193,6 +198,7 @@ class Supervisor:
         For the broker to send them again on the next one, and to publish no Will.
         """
         await self.reception.wait_overflow_over()
+        self._overflow_ended = True
         self.connection = None  # what is asked from now on is for the next one
         await self.reception.wait_answered()
         if not self._disconnecting:
@@ -265,7 +271,7 @@ class Supervisor:
         self._disconnecting = True
         if self.storer is not None:
             self.storer.hurry()
-        if self.connection is None:
+        if self.session.outbox is None:
             self._scope.cancel()
         else:
             self.session.disconnect()
