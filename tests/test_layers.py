@@ -52,6 +52,7 @@ LAYERS = [
     "_storer",
     "_reception",
     "_supervisor",
+    "_scopes",
     "_statistics",
     "_subscription_scope",
     "_client",

@@ -30,6 +30,8 @@ from ._errors import (
     PendingLimit,
     PersistenceError,
     ProtocolViolation,
+    RequestAbandoned,
+    RequestCanceled,
     ResponseLost,
     ServerUnavailable,
     SubmitInterrupted,
@@ -42,6 +44,7 @@ from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
 from ._persistence import Persistence
 from ._recovery import DamagedRecord
+from ._scopes import RequestScope, fail_after, fail_at, move_on_after, move_on_at
 from ._sqlite import SQLite
 from ._statistics import Statistics
 from ._stored_session import Session, adopt_session, init_session, volatile_session
@@ -79,6 +82,9 @@ __all__ = [
     "PersistenceError",
     "ProtocolViolation",
     "QoS",
+    "RequestAbandoned",
+    "RequestCanceled",
+    "RequestScope",
     "ResponseLost",
     "SQLite",
     "ServerUnavailable",
@@ -89,7 +95,11 @@ __all__ = [
     "UnacceptableProtocolVersion",
     "Will",
     "adopt_session",
+    "fail_after",
+    "fail_at",
     "init_session",
+    "move_on_after",
+    "move_on_at",
     "open_client",
     "volatile_session",
 ]

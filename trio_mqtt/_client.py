@@ -17,6 +17,7 @@ from ._exchange import Exchange
 from ._outbox import Outbox
 from ._remainder import Remainder
 from ._requests import Holding, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
+from ._scopes import NOT_SENT, SENT
 from ._statistics import Statistics, take_statistics
 from ._subscription_scope import ScopeOptions, check_filters, subscription_scope
 from ._supervisor import Supervisor
@@ -76,11 +77,13 @@ class Client:
         data = self._check(topic, payload, qos, retain=retain)
         if qos:
             exchange = await self._enqueue(topic, data, qos, retain=retain)
-            await exchange.wait()
+            with SENT:
+                await exchange.wait()
             return
-        connection = await self._supervisor.ready()
-        if connection.is_full:
-            await self._wait_for_space()
+        with NOT_SENT:
+            connection = await self._supervisor.ready()
+            if connection.is_full:
+                await self._wait_for_space()
         self._session.publish_at_most_once(topic, data, retain=retain)
         self._supervisor.queued()
         await self._give_turn()
@@ -128,7 +131,8 @@ class Client:
         if exchange.accepted:
             await self._give_turn()
         else:
-            await exchange.wait_accepted()
+            with SENT:
+                await exchange.wait_accepted()
         return exchange
 
     def enqueue_nowait(
@@ -155,10 +159,11 @@ class Client:
         self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
     ) -> Exchange:
         supervisor = self._supervisor
-        await trio.lowlevel.checkpoint_if_cancelled()
-        supervisor.check_open()
-        if not supervisor.answers.has_room(qos):
-            await supervisor.wait_for_room(qos)
+        with NOT_SENT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            supervisor.check_open()
+            if not supervisor.answers.has_room(qos):
+                await supervisor.wait_for_room(qos)
         transfer = self._session.publish(topic, data, qos, retain=retain)
         return self._supervisor.answers.follow(transfer)
 
@@ -292,7 +297,8 @@ class Client:
 
     async def _batches(self, topic_filters: Sequence[str]) -> list[Sequence[str]]:
         """The filters as they fit into packets, once there is a connection for them."""
-        await self._supervisor.ready()
+        with NOT_SENT:
+            await self._supervisor.ready()
         batches = p.in_packets(topic_filters)
         if len(batches) > self._session.request_room:
             raise PendingLimit("too many requests await their answer")
@@ -303,10 +309,11 @@ class Client:
     ) -> None:
         answers = [self._supervisor.answers.expect(request) for request in requests]
         if not answers:
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()  # there is nothing to interrupt
         try:
-            for answer in answers:
-                await answer.wait()
+            with SENT:
+                for answer in answers:
+                    await answer.wait()
         finally:
             for request in requests:
                 self._supervisor.answers.forget(request)
@@ -400,11 +407,16 @@ class Client:
             Down: there is no connection after a failed attempt.
             SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
         """
-        async with self._pinging:
-            await self._supervisor.ready()
+        with NOT_SENT:
+            await self._pinging.acquire()
+        try:
+            with NOT_SENT:
+                await self._supervisor.ready()
             began = trio.current_time()
             await self._answers([self._session.ping()])
             return trio.current_time() - began
+        finally:
+            self._pinging.release()
 
     @property
     def online(self) -> bool:
@@ -445,7 +457,8 @@ class Client:
         """
         supervisor = self._supervisor
         supervisor.check_open()
-        await self._drain()
+        with NOT_SENT:
+            await self._drain()
         for channel in (self.messages, *self._scopes):
             channel.acknowledge_own()
         most = min(supervisor.settings.pause_timeout, DISCONNECT_MOST)

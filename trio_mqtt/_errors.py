@@ -8,11 +8,13 @@
     │   ├── Down                                no connection after a failed attempt
     │   ├── PendingLimit(trio.WouldBlock)       too many pending requests
     │   ├── PersistenceError                    it could not be stored
-    │   └── ClientClosed(trio.ClosedResourceError)
+    │   ├── ClientClosed(trio.ClosedResourceError)
+    │   └── RequestCanceled(trio.TooSlowError)  too late, with nothing of it sent
     ├── InDoubt                                 sent in part or whole, outcome unknown
     │   ├── SubmitInterrupted                   connection lost during submission
     │   ├── ResponseLost                        connection lost while awaiting the response
-    │   └── ClosedInDoubt(trio.ClosedResourceError)   the client ended first
+    │   ├── ClosedInDoubt(trio.ClosedResourceError)   the client ended first
+    │   └── RequestAbandoned(trio.TooSlowError) too late, after it was sent
     ├── SubscribeError                          the broker's answer: it failed these topic filters
     ├── ConnectionRefused                       the broker's answer to CONNECT, one subclass a code
     ├── ConnectionLost(trio.BrokenResourceError)
@@ -66,6 +68,10 @@ class ClientClosed(NotSent, trio.ClosedResourceError):
     """The client ended before the request was made. It stays closed."""
 
 
+class RequestCanceled(NotSent, trio.TooSlowError):
+    """The deadline of `fail_after` passed before anything of the request was sent or accepted."""
+
+
 class InDoubt(MQTTError):
     """The request was sent in part or in whole, and what the broker made of it is unknown."""
 
@@ -89,6 +95,14 @@ class ClosedInDoubt(InDoubt, trio.ClosedResourceError):
 
     With a durable session a message that was accepted is still on its way: `adopt_session` goes on
     with it, and lists it in `Session.pending`.
+    """
+
+
+class RequestAbandoned(InDoubt, trio.TooSlowError):
+    """The deadline of `fail_after` passed after the request was sent, and before its answer.
+
+    A message at QoS 1 or 2 was accepted by then, and is still delivered. A late answer to anything
+    else counts at the broker, and nobody is told.
     """
 
 

@@ -11,7 +11,9 @@ import trio
 from ._bounds import OVERFLOWS, Buffer, Overflow
 from ._channels import MessageChannel, open_channel
 from ._errors import Denied, InDoubt, NotSent, PendingLimit, SubscribeError
+from ._packets import MAX_TOPIC_FILTERS
 from ._requests import Holding, UnsubscribeRequest
+from ._scopes import NOT_SENT, SENT
 from ._supervisor import Supervisor
 from ._topics import require_topic_filter
 
@@ -61,9 +63,10 @@ async def subscription_scope(
     supervisor: Supervisor, holding: Holding, options: ScopeOptions
 ) -> AsyncGenerator[MessageChannel, None]:
     """See `Client.open_subscription`."""
-    await trio.lowlevel.checkpoint_if_cancelled()
+    with NOT_SENT:
+        await trio.lowlevel.checkpoint_if_cancelled()
     supervisor.check_open()
-    if supervisor.session.request_room * 8 < len(holding.topic_filters):
+    if supervisor.session.request_room * MAX_TOPIC_FILTERS < len(holding.topic_filters):
         raise PendingLimit("too many requests await their answer")
     router = supervisor.router
     inbox = router.open(holding, options.buffer, options.overflow, strict=options.strict)
@@ -97,6 +100,9 @@ async def _enter(supervisor: Supervisor, holding: Holding) -> None:
     answer = supervisor.answers.expect(holding)
     try:
         await answer.wait()
+    except trio.Cancelled:
+        with SENT if supervisor.session.subscriptions.was_asked(holding) else NOT_SENT:
+            raise
     finally:
         supervisor.answers.forget(holding)
     if holding.failed:

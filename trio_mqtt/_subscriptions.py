@@ -127,6 +127,11 @@ class Subscriptions:
             self._due[topic_filter] = None
         self.send(outbox)
 
+    def was_asked(self, holding: Holding) -> bool:
+        """Whether SUBSCRIBE was sent for any of its filters since it began."""
+        entries = (self._filters.get(topic_filter) for topic_filter in holding.topic_filters)
+        return any(entry is not None and entry.asked > holding.since for entry in entries)
+
     def release(
         self, holding: Holding, outbox: Outbox | None, *, unsubscribe: bool
     ) -> list[UnsubscribeRequest]:
