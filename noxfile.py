@@ -44,6 +44,7 @@ PURE_LAYERS = [
     "_recovery",
     "_remainder",
     "_bounds",
+    "_checks",
 ]
 
 

@@ -29,6 +29,7 @@ LAYERS = [
     "_recovery",
     "_remainder",
     "_bounds",
+    "_checks",
     "_transport",
     "_persistence",
     "_threaded",

@@ -11,8 +11,9 @@ import trio
 from . import _packets as p
 from ._bounds import Buffer, Overflow
 from ._channels import CHECKPOINT_EVERY, MessageChannel, open_channel
+from ._checks import Checks
 from ._connection import SEND_BUFFER
-from ._errors import Denied, Down, PendingLimit, SubscribeError
+from ._errors import Down, PendingLimit, SubscribeError
 from ._exchange import Exchange
 from ._outbox import Outbox
 from ._remainder import Remainder
@@ -21,13 +22,10 @@ from ._scopes import NOT_SENT, SENT
 from ._statistics import Statistics, take_statistics
 from ._subscription_scope import ScopeOptions, check_filters, subscription_scope
 from ._supervisor import Supervisor
-from ._topics import require_topic_name
 
 DISCONNECT_MOST = 10.0
 """Seconds that an end by DISCONNECT may take, which cannot be cancelled, if `pause_timeout` is
 longer or infinite."""
-_CACHED_TOPICS = 1_000
-_CACHED_TOPIC_LENGTH = 256
 
 
 class Client:
@@ -45,7 +43,7 @@ class Client:
         self._scopes: set[MessageChannel] = set()
         self._pinging = trio.Lock()
         self._published = 0
-        self._valid_topics: set[str] = set()
+        self._checks = Checks(supervisor.settings.limits)
 
     def __repr__(self) -> str:
         settings = self._supervisor.settings
@@ -74,7 +72,7 @@ class Client:
             ClientClosed: the client was closed.
             ClosedInDoubt: at QoS 1 and 2, the client ended before the confirmation.
         """
-        data = self._check(topic, payload, qos, retain=retain)
+        data = self._checks.publish(topic, payload, qos, retain=retain)
         if qos:
             exchange = await self._enqueue(topic, data, qos, retain=retain)
             with SENT:
@@ -97,7 +95,7 @@ class Client:
             Down: there is no connection.
             PendingLimit: its buffer is full.
         """
-        data = self._check(topic, payload, 0, retain=retain)
+        data = self._checks.publish(topic, payload, 0, retain=retain)
         self._supervisor.check_open()
         connection = self._supervisor.connection
         if connection is None:
@@ -126,7 +124,7 @@ class Client:
             ClientClosed: the client was closed.
             ClosedInDoubt: the client ended while the message was being stored.
         """
-        data = self._check_enqueue(topic, payload, qos, retain=retain)
+        data = self._checks.enqueue(topic, payload, qos, retain=retain)
         exchange = await self._enqueue(topic, data, qos, retain=retain)
         if exchange.accepted:
             await self._give_turn()
@@ -148,7 +146,7 @@ class Client:
             ClientClosed: the client was closed.
             PendingLimit: too many messages are unconfirmed.
         """
-        data = self._check_enqueue(topic, payload, qos, retain=retain)
+        data = self._checks.enqueue(topic, payload, qos, retain=retain)
         self._supervisor.check_open()
         if not self._supervisor.answers.has_room(qos):
             raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
@@ -215,31 +213,6 @@ class Client:
             connection = await self._supervisor.ready()
             if connection.has_space:
                 return
-
-    def _check(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
-        """The payload as it travels, after a look at everything."""
-        if not isinstance(retain, bool):
-            raise TypeError(f"retain is a bool, not {retain!r}")
-        if topic not in self._valid_topics:
-            require_topic_name(topic)  # [MQTT-3.3.2-2]
-            if len(self._valid_topics) >= _CACHED_TOPICS:
-                self._valid_topics.clear()
-            if len(topic) <= _CACHED_TOPIC_LENGTH:
-                self._valid_topics.add(topic)
-        if qos or type(qos) is not int:
-            p.require_qos(qos)
-            limits = self._supervisor.settings.limits
-            if qos and not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
-                raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
-        data = p.payload_bytes(payload)
-        if len(data) > p.MAX_PAYLOAD_BYTES:
-            p.require_size(topic, data)
-        return data
-
-    def _check_enqueue(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
-        if qos == 0:
-            raise Denied("nothing is to be confirmed at QoS 0: publish it")
-        return self._check(topic, payload, qos, retain=retain)
 
     # Subscribing
 
