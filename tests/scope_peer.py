@@ -75,6 +75,12 @@ class Peer:
         await self._link.send(*packets)
         await trio.testing.wait_all_tasks_blocked()
 
+    async def send_bytes(self, data: bytes) -> None:
+        """Sends these, and waits until nothing more happens."""
+        assert self._link is not None
+        await self._link.send_bytes(data)
+        await trio.testing.wait_all_tasks_blocked()
+
     async def cut(self, greeting: bytes) -> None:
         """Ends the connection. On the next one the client finds `greeting`."""
         assert self._link is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import IO
 
 import pytest
 import trio
@@ -14,6 +15,8 @@ from trio_mqtt import BigMessage, Buffer, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 
+from .memory_persistence import MemoryPersistence
+from .scope_peer import Failed, drain, peered
 from .scripted_broker import Link, ScriptedBroker, subscribe
 
 PRESENT = encode(p.ConnAck(True, 0))
@@ -382,3 +385,149 @@ async def test_a_file_that_cannot_be_written_ends_the_connection(
                     await message.read_all()
                 nursery.cancel_scope.cancel()
             await client.aclose()
+
+
+# What a hostile tester found
+
+
+SMALLER = PAYLOAD[:100_000]
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> list[IO[bytes]]:
+    """The temporary files that were opened."""
+    opened: list[IO[bytes]] = []
+    temporary_file = tempfile.TemporaryFile
+
+    def note() -> IO[bytes]:
+        opened.append(temporary_file())
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", note)
+    return opened
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_one_that_was_closed_before_its_consumer_failed_is_sent_again(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    async with (
+        peered(scripted, client_id="c", stream_over=1000) as (client, peer),
+        client.open_subscription("t") as messages,
+    ):
+        scripted.greeting = PRESENT
+        await peer.send_bytes(packet(qos, SMALLER))
+        with pytest.raises(Failed), messages:
+            async with await big(messages):
+                raise Failed
+        await client.wait_offline()
+        await client.wait_online()
+        await peer.send_bytes(packet(qos, SMALLER, dup=True))
+        assert await (await big(messages)).read_all() == SMALLER
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_what_is_taken_for_two_scopes_that_failed_is_let_go_for_both(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    async with peered(scripted, client_id="c", stream_over=1000) as (client, peer):
+        with pytest.raises(Failed):
+            async with client.open_subscription("t"), client.open_subscription("#"):
+                await peer.send_bytes(packet(qos)[:-1])
+                raise Failed
+        (await big(client.messages)).close()
+        await trio.testing.wait_all_tasks_blocked()
+        assert client.statistics().bytes_read > SIZE  # nothing holds up the reader
+
+
+async def test_a_release_that_is_stored_over_a_reconnect_does_not_block_what_follows(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    store = MemoryPersistence()
+    session = await trio_mqtt.init_session("c", store)
+    async with (
+        peered(scripted, session=session, stream_over=1000) as (client, peer),
+        client.open_subscription("t") as messages,
+    ):
+        await peer.send_bytes(packet(2)[:2000])
+        store.commit_seconds = 20
+        await big(messages)
+        messages.acknowledge()
+        await peer.cut(PRESENT)
+        await client.wait_online()
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.send_bytes(packet(2, dup=True) + packet(2, b"next", 2))
+        await trio.sleep(100)
+        assert drain(messages) == ["next"]
+        await trio.sleep(100)
+        assert await peer.taken(p.PubRec) == [p.PubRec(1), p.PubRec(2)]
+
+
+async def test_a_repetition_that_is_arriving_is_answered_behind_its_last_byte(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    async with (
+        peered(scripted, client_id="c", stream_over=1000) as (client, peer),
+        client.open_subscription("t") as messages,
+    ):
+        await peer.send_bytes(packet(2, SMALLER))
+        await (await big(messages)).read_all()
+        await peer.cut(PRESENT)
+        await client.wait_online()
+        await trio.testing.wait_all_tasks_blocked()
+        again = packet(2, SMALLER, dup=True)
+        await peer.send_bytes(again[:2000])
+        messages.acknowledge()
+        assert await peer.taken(p.PubRec) == []
+        await peer.send_bytes(again[2000:])
+        assert await peer.taken(p.PubRec) == [p.PubRec(1)]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_what_waits_behind_one_that_has_to_be_sent_again_keeps_its_place(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    async with (
+        peered(scripted, client_id="c", stream_over=1000) as (client, peer),
+        client.open_subscription("t") as messages,
+    ):
+        scripted.greeting = PRESENT
+        behind = packet(qos, b"2", 2) + packet(qos, b"3", 3)
+        await peer.send_bytes(packet(qos, SMALLER) + behind)
+        with pytest.raises(Failed), messages:
+            await (await big(messages)).receive_some()
+            raise Failed
+        await client.wait_offline()
+        await client.wait_online()
+        await peer.send_bytes(packet(qos, SMALLER, dup=True) + behind)
+        assert await (await big(messages)).read_all() == SMALLER
+        assert drain(messages) == ["2", "3"]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+async def test_the_file_of_one_that_nobody_took_and_that_breaks_off_is_closed(
+    scripted: ScriptedBroker, files: list[IO[bytes]], qos: p.QoS
+) -> None:
+    with trio.fail_after(20):
+        async with (
+            peered(scripted, client_id="c", stream_over=1000, reconnect_wait_min=0.01) as (
+                client,
+                peer,
+            ),
+            client.open_subscription("t"),
+            trio.open_nursery() as nursery,
+        ):
+            peer.silent = (p.Delivery,)
+            exchange = await client.enqueue("a", b"")
+            nursery.start_soon(exchange.wait)
+            await peer.send_bytes(packet(qos, PAYLOAD * 4)[:3_000_000])
+            # Threads write and close the file, and tell nobody.
+            while not files or client.statistics().bytes_read < 3_000_000:  # noqa: ASYNC110
+                await trio.lowlevel.checkpoint()
+            peer.silent = ()
+            await peer.cut(PRESENT)
+            await client.wait_offline()
+            while not files[0].closed:  # noqa: ASYNC110
+                await trio.lowlevel.checkpoint()
+            assert len(files) == 1
+            nursery.cancel_scope.cancel()

@@ -63,8 +63,10 @@ class Deliveries:
         """
         for level in (self._at_least_once, self._exactly_once):
             last = level.owed[-1] if level.owed else None
-            if last is not None and not last.complete and last.claims:
-                self.give_back(last)
+            if last is not None and not last.complete:
+                if last.claims:
+                    self.give_back(last)
+                last.complete = True  # nothing more of it is to come
             level.owed.clear()
 
     def session_lost(self) -> None:
@@ -107,7 +109,8 @@ class Deliveries:
         if held is not None and (exactly_once or _same(held.message, delivery.message)):
             # The application has it, or will: both packets are answered when it is released.
             _skip(delivery)
-            level.owed.append(held)
+            delivery.repeats = held
+            level.owed.append(delivery)
             self.repeated += 1
             return False
         level.held[delivery.packet_id] = delivery
@@ -165,6 +168,11 @@ class Deliveries:
             del held[delivery.packet_id]
             self._received.add(delivery.packet_id)
 
+    def holds(self, delivery: p.Delivery) -> bool:
+        """Whether the broker will send it again, as nothing has answered it."""
+        level = self._exactly_once if delivery.message.qos == 2 else self._at_least_once
+        return level.held.get(delivery.packet_id) is delivery
+
     def give_back(self, delivery: p.Delivery) -> None:
         """The application will not get it: the broker's redelivery is new."""
         level = self._exactly_once if delivery.message.qos == 2 else self._at_least_once
@@ -178,7 +186,7 @@ class Deliveries:
         level = self._exactly_once
         held = level.held.pop(packet_id, None)
         if held is not None:  # before our PUBREC: nothing is owed for it any more
-            level.owed = deque(other for other in level.owed if other is not held)
+            level.owed = deque(other for other in level.owed if held not in (other, other.repeats))
             self._answer(level, outbox)
         if self._journal is None:
             outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
@@ -189,7 +197,7 @@ class Deliveries:
 
     def _answer(self, level: _Level, outbox: Outbox) -> None:
         owed = level.owed
-        while owed and owed[0].released and owed[0].complete:
+        while owed and (owed[0].repeats or owed[0]).released and owed[0].complete:
             outbox.append(self._codec.encode_ack(level.answer, owed.popleft().packet_id))
 
 

@@ -254,6 +254,8 @@ class Inbox:
             if isinstance(entry[1], Message):
                 self._give_up(entry[1])
                 self._missed(len(self._entries), 1, number)
+            elif isinstance(entry[1].message, Large):
+                entry[1].message.payload_stream.give_up()
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
@@ -331,6 +333,10 @@ class Inbox:
             more = self._shares.pop(number, 0)
             if isinstance(item, Delivery):
                 item.claims -= more
+            message = item if isinstance(item, Message) else item.message
+            if isinstance(message, Large):
+                for _ in range(more):
+                    message.payload_stream.give_up()
         if self._is_full:
             self._relieve()
         return number, item

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from typing import IO
 
 import attrs
@@ -47,6 +49,7 @@ class LargePayload:
         self._file_start = self._file_end = 0
         self._file_lock = trio.Lock()
         self._lost: ConnectionLost | None = None
+        self._is_ended = False
         self._more = trio.lowlevel.ParkingLot()
 
     @property
@@ -81,19 +84,15 @@ class LargePayload:
         Raises:
             ConnectionLost: there is no place for it. The broker has to send it again.
         """
-        async with self._file_lock:
+        async with self._using_file():
             data, start = b"".join(self._pieces), self._memory_start
-            try:
-                if self._file is None:
-                    self._file = await trio.to_thread.run_sync(tempfile.TemporaryFile)
-                    self._file_start = self._file_end = start
-                await trio.to_thread.run_sync(_write, self._file, start - self._file_start, data)
-            except OSError as error:
-                raise ConnectionLost(f"cannot store a large message meanwhile: {error}") from error
+            if self._file is None:
+                self._file = await trio.to_thread.run_sync(tempfile.TemporaryFile)
+                self._file_start = self._file_end = start
+            await trio.to_thread.run_sync(_write, self._file, start - self._file_start, data)
             self._file_end = start + len(data)
             while self._pieces and self._memory_start < self._file_end:
                 self._drop_piece()
-        self._close_unused()
 
     def lose(self, error: ConnectionLost) -> None:
         """The connection was lost in the middle of it."""
@@ -104,6 +103,7 @@ class LargePayload:
         """The client ended, and nobody can read it any more."""
         self._lost = self._lost or ConnectionLost("the client was closed")
         self._untaken = 0
+        self._is_ended = True
         self._cursors.clear()
         self._let_go()
         self._more.unpark_all()
@@ -129,7 +129,8 @@ class LargePayload:
         """Somebody has it, and reads it or not."""
         self._untaken = max(self._untaken - 1, 0)
         cursor = Cursor(self)
-        self._cursors.add(cursor)
+        if not self._is_ended:
+            self._cursors.add(cursor)
         return cursor
 
     def give_up(self) -> None:
@@ -170,15 +171,30 @@ class LargePayload:
         raise ConnectionLost(f"in the middle of a message: {self._lost}") from self._lost
 
     async def _read_file(self, cursor: Cursor, most: int) -> bytes:
-        async with self._file_lock:
-            if self._file is None:
-                return b""
+        async with self._using_file():
+            if self._file is None:  # the client ended meanwhile
+                raise ConnectionLost(f"in the middle of a message: {self._lost}") from self._lost
             place = cursor.position - self._file_start
             most = min(most, self._file_end - cursor.position)
             data = await trio.to_thread.run_sync(_read, self._file, place, most)
             cursor.position += len(data)
         self._let_go()
         return data
+
+    @asynccontextmanager
+    async def _using_file(self) -> AsyncGenerator[None, None]:
+        """One at a time. Meanwhile it is not closed, though nobody may want it any more.
+
+        Raises:
+            ConnectionLost: the file system failed. The broker has to send the message again.
+        """
+        try:
+            async with self._file_lock:
+                yield
+        except OSError as error:
+            raise ConnectionLost(f"cannot store a large message meanwhile: {error}") from error
+        finally:
+            self._close_unused()
 
     def _read_memory(self, cursor: Cursor, most: int) -> bytes:
         offset = self._memory_start
@@ -204,6 +220,7 @@ class LargePayload:
         was_ahead = self.is_ahead
         if not (self._untaken or self._cursors):
             self._body.discard()
+            self._start = self.size  # none of it is left
             self._pieces.clear()
             self._in_memory = 0
             self._close_unused()
@@ -221,7 +238,8 @@ class LargePayload:
     def _close_unused(self) -> None:
         used = self._untaken or self._cursors or self._file_lock.locked()
         if self._file is not None and not used:
-            self._file.close()
+            with suppress(OSError):  # a disk that is full, which by now is of no consequence
+                self._file.close()
             self._file = None
 
 

@@ -209,6 +209,8 @@ class Delivery:
     released: bool = False
     complete: bool = True
     """Whether all of its payload arrived: only then may it be answered."""
+    repeats: Delivery | None = None
+    """What this one repeats, and is answered with, if the application has that already."""
     claims: int = 1
     """How many buffers it is in, or was taken from by who is not done with it."""
 

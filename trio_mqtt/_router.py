@@ -325,12 +325,34 @@ class Router:
                 if not payload.is_lost:
                     self._behind.add(inbox)
                     self._overflow.set()
+                    self._give_back_behind(entry[0], inbox)
                 return
             payload.put_back()
         if inbox.closed:
             self._pass_on([entry], inbox, failed=True)
         else:
             inbox.insert([entry])
+
+    def _give_back_behind(self, number: int, inbox: Inbox) -> None:
+        """What waits behind it would come before it: the broker sends that again too, in order.
+
+        What other scopes have as well stays, as they would get it twice, and so does what the
+        broker forgot.
+        """
+        behind = {
+            other
+            for other, arrival in inbox.entries()
+            if other > number
+            and isinstance(arrival, Delivery)
+            and arrival.claims == 1
+            and self._session.holds(arrival)
+        }
+        for _, arrival in inbox.remove(behind):
+            assert isinstance(arrival, Delivery)
+            self._session.give_back(arrival)
+            if isinstance(arrival.message, Large):
+                arrival.message.payload_stream.give_up()
+            self.received -= 1
 
     def abandon(self, inbox: Inbox) -> None:
         """The last consumer of a scope failed, and nobody can take anything out of it any more."""

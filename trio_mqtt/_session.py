@@ -310,6 +310,10 @@ class SessionState:
         """The application is done with the message: acknowledges it as soon as order allows."""
         self._deliveries.release(delivery, self.outbox)
 
+    def holds(self, delivery: p.Delivery) -> bool:
+        """Whether the broker will send it again if it is not acknowledged."""
+        return self._deliveries.holds(delivery)
+
     def give_back(self, delivery: p.Delivery) -> None:
         """The application will not get the message: the broker's redelivery arrives as new."""
         self._deliveries.give_back(delivery)
