@@ -526,7 +526,6 @@ async def test_the_file_of_one_that_nobody_took_and_that_breaks_off_is_closed(
                 await trio.lowlevel.checkpoint()
             peer.silent = ()
             await peer.cut(PRESENT)
-            await client.wait_offline()
             while not files[0].closed:  # noqa: ASYNC110
                 await trio.lowlevel.checkpoint()
             assert len(files) == 1

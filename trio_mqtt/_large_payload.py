@@ -21,8 +21,9 @@ from ._errors import ConnectionLost
 from ._exchange import Demand
 from ._packets import Body, Streamed
 
-WINDOW = 256 * 1024
-"""Bytes that are held in memory, and one read of the network more."""
+WINDOW = 128 * 1024
+"""Bytes that are held in memory, and one read of the network more. Half of it would have the reader
+and the application wait for each other, at half the speed."""
 
 
 class LargePayload:
