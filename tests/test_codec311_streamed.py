@@ -19,7 +19,7 @@ def collect(data: bytes, over: int, piece: int) -> list[p.Inbound]:
     for start in range(0, len(data), piece):
         for packet in decoder.feed(data[start : start + piece]):
             if isinstance(packet, p.Grown):
-                message = message_of(packet.packet)
+                message = p.message_of(packet.packet)
                 assert isinstance(message, p.Streamed)
                 bodies.setdefault(id(message), []).extend(message.body.take())
                 if message.body.is_complete:
@@ -32,15 +32,11 @@ def collect(data: bytes, over: int, piece: int) -> list[p.Inbound]:
     return got
 
 
-def message_of(packet: p.Message | p.Delivery) -> p.Message:
-    return packet if isinstance(packet, p.Message) else packet.message
-
-
 def told(packet: p.Inbound) -> tuple[object, ...]:
     """What it comes to, however it came."""
     if not isinstance(packet, p.Message | p.Delivery):
         return (packet,)
-    message = message_of(packet)
+    message = p.message_of(packet)
     packet_id = packet.packet_id if isinstance(packet, p.Delivery) else 0
     return message.topic, message.payload, message.qos, message.retain, message.dup, packet_id
 
@@ -72,7 +68,7 @@ def test_only_what_is_larger_is_streamed(qos: p.QoS) -> None:
         message = p.Message("t", bytes(size), qos)
         packet, *rest = decoder.feed(encode(message if qos == 0 else p.Delivery(message, 1)))
         assert isinstance(packet, p.Message | p.Delivery)
-        assert isinstance(message_of(packet), p.Streamed) is (size > 100)
+        assert isinstance(p.message_of(packet), p.Streamed) is (size > 100)
         assert len(rest) == (size > 100)
 
 

@@ -12,7 +12,7 @@ from ._big_message import BigMessage
 from ._connection import Bells
 from ._inbox import Entry, Inbox
 from ._large_payload import Large
-from ._packets import Delivery, Message
+from ._packets import Delivery, Message, message_of
 from ._router import Router
 
 CHECKPOINT_EVERY = 64
@@ -44,7 +44,7 @@ class _Siblings:
         self.inbox = inbox
         self.bells = bells
         self.open: list[MessageChannel] = []
-        """Those that are not closed, and those that are and have a message all the same."""
+        """Those that are not closed."""
 
 
 class MessageChannel(trio.abc.ReceiveChannel[Message]):
@@ -319,12 +319,12 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         entry = self._inbox.take()
         self._storing = None
         arrival = entry[1]
-        message = arrival
+        if type(arrival) is Message:
+            return arrival
+        message = message_of(arrival)
         if isinstance(arrival, Delivery):
             self._current = entry
             self._holder = trio.lowlevel.current_task()
-            message = arrival.message
-        assert isinstance(message, Message)
         if isinstance(message, Large):
             self._big = BigMessage(message)
             return self._big

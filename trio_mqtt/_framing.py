@@ -44,7 +44,7 @@ class _LargePublish:
 
     def __init__(self, packet: p.Message | p.Delivery, remaining: int) -> None:
         self._packet = packet
-        self._message = packet if isinstance(packet, p.Message) else packet.message
+        self._message = p.message_of(packet)
         self._payload = io.BytesIO()
         self._payload.write(self._message.payload)
         self._remaining = remaining
@@ -208,7 +208,7 @@ class Decoder(Generic[_P]):
             packet: read with what stands before `position`, of which a little may be payload.
         """
         assert isinstance(packet, p.Message | p.Delivery)
-        message = packet if isinstance(packet, p.Message) else packet.message
+        message = p.message_of(packet)
         size = stop - position + len(message.payload)
         if size <= self._stream_over:
             return False
@@ -231,7 +231,7 @@ class Decoder(Generic[_P]):
         packets: list[_P | p.Message | p.Delivery],
     ) -> int:
         """Hands on what there is of the payload, and returns how much of `data` that was."""
-        message = packet if isinstance(packet, p.Message) else packet.message
+        message = p.message_of(packet)
         assert isinstance(message, p.Streamed)
         assert self._streams is not None
         used = message.body.feed(data)

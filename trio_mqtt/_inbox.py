@@ -20,7 +20,7 @@ from ._connection import Bells, Wakeup
 from ._errors import MessagesMissed, MQTTError
 from ._exchange import Demand
 from ._large_payload import Large
-from ._packets import Delivery, Message, payload_size
+from ._packets import Delivery, Message, message_of, payload_size
 from ._session import SessionState
 
 HARD_BOUND = 2
@@ -174,8 +174,7 @@ class Inbox:
             self._missed(len(self._entries), 1, number)
             return False
         if yields:
-            self._yielding[number] = _size(arrival)
-            self._yielding_bytes += _size(arrival)
+            self._note_yielding(number, arrival)
         return True
 
     def insert(self, entries: Iterable[Entry], *, yield_: bool = False) -> None:
@@ -195,8 +194,7 @@ class Inbox:
             if number < self.opened_at:
                 self._earlier.add(number)
             if isinstance(arrival, Message) and (yield_ or self._drops):
-                self._yielding[number] = _size(arrival)
-                self._yielding_bytes += _size(arrival)
+                self._note_yielding(number, arrival)
             self._count(arrival)
         ordered.sort(key=_place)
         self._entries = deque(ordered)
@@ -279,13 +277,8 @@ class Inbox:
     # The application's side
 
     @property
-    def has_waiter(self) -> bool:
-        """Whether a task waits for the next message."""
-        return bool(self._waiters)
-
-    @property
     def waiters(self) -> int:
-        """How many do."""
+        """How many tasks wait for the next message."""
         return len(self._waiters)
 
     def __bool__(self) -> bool:
@@ -333,7 +326,7 @@ class Inbox:
             more = self._shares.pop(number, 0)
             if isinstance(item, Delivery):
                 item.claims -= more
-            message = item if isinstance(item, Message) else item.message
+            message = message_of(item)
             if isinstance(message, Large):
                 for _ in range(more):
                     message.payload_stream.give_up()
@@ -365,6 +358,10 @@ class Inbox:
         if self._yielding:
             self._yielding_bytes -= self._yielding.pop(number, 0)
 
+    def _note_yielding(self, number: int, arrival: Arrival) -> None:
+        self._yielding[number] = _size(arrival)
+        self._yielding_bytes += _size(arrival)
+
     def _is_at_bound(self) -> bool:
         return self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
 
@@ -390,7 +387,7 @@ class Inbox:
 
     def _give_up(self, arrival: Arrival) -> None:
         self.given_up += 1
-        message = arrival if isinstance(arrival, Message) else arrival.message
+        message = message_of(arrival)
         if isinstance(message, Large):
             message.payload_stream.give_up()
         if isinstance(arrival, Delivery):  # [MQTT-4.5.0-2]
@@ -436,7 +433,9 @@ class Inbox:
 
 
 def _size(arrival: Arrival) -> int:
-    return payload_size(arrival if isinstance(arrival, Message) else arrival.message)
+    if type(arrival) is Message:  # most of what comes, twice a message
+        return len(arrival.payload)
+    return payload_size(message_of(arrival))
 
 
 def _place(entry: _Entry) -> tuple[int, bool]:

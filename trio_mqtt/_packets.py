@@ -215,6 +215,11 @@ class Delivery:
     """How many buffers it is in, or was taken from by who is not done with it."""
 
 
+def message_of(packet: Message | Delivery) -> Message:
+    """The message of a PUBLISH at any QoS."""
+    return packet if isinstance(packet, Message) else packet.message
+
+
 @attrs.define
 class Grown:
     """More has arrived of the payload of a message that is streamed."""

@@ -21,7 +21,7 @@ from ._errors import ConnectionLost, SubscribeError
 from ._exchange import Demand
 from ._inbox import Arrival, Claims, Entry, Full, Inbox
 from ._large_payload import Large, LargePayload
-from ._packets import Delivery, Message, Streamed
+from ._packets import Delivery, Message, Streamed, message_of
 from ._requests import Holding, UnsubscribeRequest
 from ._session import SessionState
 from ._unclaimed import Unclaimed
@@ -213,7 +213,7 @@ class Router:
 
     def _ready_to_stream(self, arrival: Arrival, shares: int) -> Arrival:
         """The same, with the payload where its readers find it, if it is streamed."""
-        message = arrival if isinstance(arrival, Message) else arrival.message
+        message = message_of(arrival)
         if not isinstance(message, Streamed):
             return arrival
         self._grow()  # the end of the one before may have come with it
@@ -369,8 +369,7 @@ class Router:
         wanted: list[Entry] = []
         orphaned: list[Entry] = []
         for number, arrival in entries:
-            topic = arrival.topic if isinstance(arrival, Message) else arrival.message.topic
-            holdings = self._subscriptions.match(topic)
+            holdings = self._subscriptions.match(message_of(arrival).topic)
             scopes = [self._inboxes[holding] for holding in holdings if holding in self._inboxes]
             heir = min(
                 (scope for scope in scopes if not (scope.closed or scope.had(number))),

@@ -18,7 +18,7 @@ import trio
 
 from ._connection import Wakeup
 from ._inbox import Arrival, Entry, Inbox
-from ._packets import Message
+from ._packets import Message, message_of
 from ._topics import matches, routed_filter
 from ._trie import Trie
 
@@ -79,7 +79,7 @@ class Unclaimed:
 
     def put(self, number: int, arrival: Arrival) -> None:
         """Takes in what arrived and nobody asked for."""
-        topic = _topic(arrival)
+        topic = message_of(arrival).topic
         now = trio.current_time()
         self._note_use(now)
         deadline = max(self._until, self._used_until, self._orphan_deadline(topic, now))
@@ -165,7 +165,7 @@ class Unclaimed:
 
     def _note_use(self, now: float) -> None:
         """The application receives from here, and goes on to get what comes."""
-        if self.inbox.has_waiter or self.inbox.taken > self._taken:
+        if self.inbox.waiters or self.inbox.taken > self._taken:
             self._used_until = now + self._wait
         self._taken = self.inbox.taken
 
@@ -179,13 +179,13 @@ class Unclaimed:
         return {
             number
             for number, arrival in self.inbox.entries()
-            if any(matches(topic_filter, _topic(arrival)) for topic_filter in filters)
+            if any(matches(topic_filter, message_of(arrival).topic) for topic_filter in filters)
         }
 
     def _give_up(self, entry: Entry) -> None:
         self.given_up += 1
         self.inbox.give_up([entry])
-        topic = _topic(entry[1])
+        topic = message_of(entry[1]).topic
         if topic not in self._warned and len(self._warned) < _MOST_WARNINGS:
             self._warned.add(topic)
             logger.warning(
@@ -194,7 +194,3 @@ class Unclaimed:
                 topic,
                 self._wait,
             )
-
-
-def _topic(arrival: Arrival) -> str:
-    return arrival.topic if isinstance(arrival, Message) else arrival.message.topic
