@@ -233,10 +233,10 @@ class Client:
         """
         check_filters(topic_filters)
         p.require_qos(qos)
-        batches = await self._batches(topic_filters)
+        await self._ready_for(topic_filters)
         requests = [
             self._session.subscribe([(topic_filter, qos) for topic_filter in some])
-            for some in batches
+            for some in p.in_packets(topic_filters)
         ]
         await self._answers(requests)
         return_codes = [code for request in requests for code in request.return_codes]
@@ -265,17 +265,14 @@ class Client:
             SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
         """
         check_filters(topic_filters)
-        await self._batches(topic_filters)
+        await self._ready_for(topic_filters)
         await self._answers(self._session.unsubscribe(topic_filters))
 
-    async def _batches(self, topic_filters: Sequence[str]) -> list[Sequence[str]]:
-        """The filters as they fit into packets, once there is a connection for them."""
+    async def _ready_for(self, topic_filters: Sequence[str]) -> None:
+        """Waits until there is a connection for a request about these."""
         with NOT_SENT:
             await self._supervisor.ready()
-        batches = p.in_packets(topic_filters)
-        if len(batches) > self._session.request_room:
-            raise PendingLimit("too many requests await their answer")
-        return batches
+        self._session.require_request_room(topic_filters)
 
     async def _answers(
         self, requests: Sequence[SubscribeRequest | UnsubscribeRequest | Ping]

@@ -23,7 +23,7 @@ import attrs
 
 from . import _packets as p
 from ._deliveries import Deliveries
-from ._errors import InDoubt, NotSent, ProtocolViolation
+from ._errors import InDoubt, NotSent, PendingLimit, ProtocolViolation
 from ._journal import Batch, Journal
 from ._outbox import Outbox
 from ._packet_ids import PacketIds
@@ -202,6 +202,11 @@ class SessionState:
     def request_room(self) -> int:
         """How many more of SUBSCRIBE and UNSUBSCRIBE may await their answer."""
         return self.subscriptions.room
+
+    def require_request_room(self, topic_filters: Sequence[str]) -> None:
+        """Raises `PendingLimit` unless a request about these may await its answer too."""
+        if len(topic_filters) > self.request_room * p.MAX_TOPIC_FILTERS:
+            raise PendingLimit("too many requests await their answer")
 
     def subscribe(self, requests: Sequence[tuple[str, p.QoS]]) -> SubscribeRequest:
         """Sends SUBSCRIBE for the application, while attached."""

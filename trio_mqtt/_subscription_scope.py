@@ -10,8 +10,7 @@ import trio
 
 from ._bounds import OVERFLOWS, Buffer, Overflow
 from ._channels import MessageChannel, open_channel
-from ._errors import Denied, InDoubt, NotSent, PendingLimit, SubscribeError
-from ._packets import MAX_TOPIC_FILTERS
+from ._errors import Denied, InDoubt, NotSent, SubscribeError
 from ._requests import Holding, UnsubscribeRequest
 from ._scopes import NOT_SENT, SENT
 from ._supervisor import Supervisor
@@ -66,8 +65,7 @@ async def subscription_scope(
     with NOT_SENT:
         await trio.lowlevel.checkpoint_if_cancelled()
     supervisor.check_open()
-    if supervisor.session.request_room * MAX_TOPIC_FILTERS < len(holding.topic_filters):
-        raise PendingLimit("too many requests await their answer")
+    supervisor.session.require_request_room(holding.topic_filters)
     router = supervisor.router
     inbox = router.open(holding, options.buffer, options.overflow, strict=options.strict)
     channel = open_channel(router, inbox, supervisor.bells)
