@@ -14,6 +14,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     "tests",
+    "everywhere",
     "integration",
     "lint",
     "types",
@@ -93,6 +94,14 @@ def integration(session: nox.Session) -> None:
     """The suite on mosquitto and RabbitMQ, which it starts itself."""
     install(session, "tests")
     session.run("pytest", "tests/integration", "-rs", *session.posargs)
+
+
+@nox.session
+def everywhere(session: nox.Session) -> None:
+    """Cancels, closes and cuts at every point of what an application may do; `tests` at some."""
+    install(session, "tests", "everywhere")
+    session.env["TRIO_MQTT_EVERYWHERE"] = "1"
+    session.run("pytest", "-n", "auto", "tests/test_disturbed.py", *session.posargs)
 
 
 @nox.session

@@ -11,7 +11,7 @@ import trio.testing
 from trio.testing import MockClock
 
 import trio_mqtt
-from trio_mqtt import BigMessage, Buffer, open_client
+from trio_mqtt import BigMessage, Buffer, MessagesMissed, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 
@@ -481,6 +481,29 @@ async def test_a_repetition_that_is_arriving_is_answered_behind_its_last_byte(
         assert await peer.taken(p.PubRec) == []
         await peer.send_bytes(again[2000:])
         assert await peer.taken(p.PubRec) == [p.PubRec(1)]
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_where_the_broker_keeps_no_session_one_that_failed_in_the_middle_is_given_up(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    async with (
+        peered(scripted, stream_over=1000) as (client, peer),
+        client.open_subscription("t", strict=True) as messages,
+    ):
+        await peer.send_bytes(packet(qos, SMALLER) + packet(qos, b"2", 2))
+        with pytest.raises(Failed), messages.clone() as own:
+            await (await big(own)).receive_some()
+            raise Failed
+        with pytest.raises(MessagesMissed) as missed:
+            await messages.receive()
+        assert missed.value.given_up == 1
+        assert (await messages.receive()).payload == b"2"
+        messages.acknowledge()
+        answer = p.PubAck if qos == 1 else p.PubRec
+        assert await peer.taken(answer) == [answer(1), answer(2)]
+        statistics = client.statistics()
+        assert (statistics.connects, statistics.given_up) == (1, 1)
 
 
 @pytest.mark.parametrize("qos", [1, 2])

@@ -499,6 +499,31 @@ async def test_beyond_the_hard_bound_only_scopes_that_had_no_room_get_it_again(
         assert broker.violations == []
 
 
+async def test_where_the_broker_keeps_no_session_the_message_alone_is_given_up(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """To end the connection would lose all that is on its way."""
+    async with (
+        peered(scripted) as (client, peer),  # with an identifier that is generated
+        client.open_subscription("t", buffer=Buffer(messages=2), strict=True) as messages,
+        client.open_subscription("other") as others,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(others.receive)  # which has the reader go on
+        await peer.send(*(at_once(number) for number in range(1, 7)))
+        await trio.sleep(100)
+        assert [(await messages.receive()).payload for _ in range(4)] == [b"1", b"2", b"3", b"4"]
+        with pytest.raises(MessagesMissed) as missed:
+            await messages.receive()
+        assert missed.value.given_up == 2
+        await peer.send(at_once(7), at_once(8, topic="other"))
+        assert (await messages.receive()).payload == b"7"
+        messages.acknowledge()
+        assert sorted(await peer.acks()) == [1, 2, 3, 4, 5, 6, 7]
+        statistics = client.statistics()
+        assert (statistics.connects, statistics.given_up) == (1, 2)
+
+
 async def test_a_channel_that_is_closed_while_it_is_full_lets_the_reader_go_on(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:

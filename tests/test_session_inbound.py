@@ -234,6 +234,32 @@ def test_what_is_streamed_is_answered_behind_its_last_byte(qos: p.QoS) -> None:
     assert complete(driver, packet) == [p.PubAck(1) if qos == 1 else p.PubRec(1)]
 
 
+@pytest.mark.conformance("MQTT-4.3.3-2")
+def test_what_was_cut_short_and_is_done_with_before_it_comes_again_does_not_come_twice() -> None:
+    driver = Driver(present=True)
+    driver.session.receive([first := streamed(1, 2)])
+    assert driver.delivered() == [first]
+    first.claims = 1
+    driver.lose()
+    driver.attach(present=True)
+    driver.release(first)
+    again = driver.receive(delivery(1, 2, payload=b"large", dup=True))
+    assert driver.delivered() == []
+    assert ids(again) == [("PUBREC", 1)]
+
+
+def test_what_was_cut_short_and_came_again_is_not_released_by_the_first() -> None:
+    driver = Driver(present=True)
+    driver.session.receive([first := streamed(1, 2)])
+    first.claims = 1
+    driver.lose()
+    driver.attach(present=True)
+    assert driver.receive(again := delivery(1, 2, payload=b"large", dup=True)) == []
+    assert driver.release(first) == []
+    assert driver.delivered() == [first, again]
+    assert ids(driver.release(again)) == [("PUBREC", 1)]
+
+
 def test_at_qos_1_what_is_streamed_is_never_taken_for_a_repetition() -> None:
     driver = Driver()
     driver.session.receive([first := streamed(1, 1)])

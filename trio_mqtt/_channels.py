@@ -33,7 +33,8 @@ class ChannelStatistics:
     received: int
     """Messages that the application has taken."""
     given_up: int
-    """Messages at QoS 0 for which there was no room, and all that came to a closed channel."""
+    """Messages for which there was no room, at QoS 0 or where the broker keeps no session, and all
+    that came to a closed channel."""
 
 
 class _Siblings:

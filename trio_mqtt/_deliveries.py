@@ -48,6 +48,8 @@ class Deliveries:
         self._received: set[int] = set()
         self._doubtful: set[int] = set()
         """At QoS 2, what another message may have by now. A redelivery has DUP [MQTT-3.3.1-1]."""
+        self._cut_short: p.Delivery | None = None
+        """At QoS 2, whose payload ended with the connection, until it comes again as a new one."""
         self.repeated = 0
         """PUBLISH packets that the application has or had already, and does not get again."""
 
@@ -66,6 +68,7 @@ class Deliveries:
             if last is not None and not last.complete:
                 if last.claims:
                     self.give_back(last)
+                    self._cut_short = last if level is self._exactly_once else self._cut_short
                 last.complete = True  # nothing more of it is to come
             level.owed.clear()
 
@@ -79,11 +82,13 @@ class Deliveries:
         self._at_least_once.held.clear()
         self._exactly_once.held.clear()
         self._received.clear()
+        self._cut_short = None
         self._doubtful.clear()
 
     def session_in_doubt(self) -> None:
         """The broker may have lost the session, and may have begun another without our knowing."""
         self._doubtful.update(self._received, self._exactly_once.held)
+        self._cut_short = None
 
     def on_publish(self, delivery: p.Delivery, outbox: Outbox) -> bool:
         """Takes in PUBLISH; true if it is for the application.
@@ -113,6 +118,9 @@ class Deliveries:
             level.owed.append(delivery)
             self.repeated += 1
             return False
+        cut_short = self._cut_short
+        if exactly_once and cut_short is not None and cut_short.packet_id == delivery.packet_id:
+            self._cut_short = None
         level.held[delivery.packet_id] = delivery
         level.owed.append(delivery)
         return True
@@ -136,6 +144,9 @@ class Deliveries:
     def release(self, delivery: p.Delivery, outbox: Outbox | None) -> None:
         """The application is done with it: answers, as far as order allows, or has it stored."""
         if delivery.message.qos == 2:
+            if self._cut_short is delivery:  # so that the application does not want the rest
+                self._cut_short = None
+                self._exactly_once.held[delivery.packet_id] = delivery
             if self._journal is None:
                 self._receive(delivery)
             elif self._exactly_once.held.get(delivery.packet_id) is delivery:

@@ -193,12 +193,13 @@ class MessagesMissed(MQTTError):
     def __init__(self, given_up: int, *, session_lost: bool) -> None:
         super().__init__(given_up, session_lost)
         self.given_up = given_up
-        """How many messages at QoS 0 were given up here, as the buffer was full."""
+        """How many messages were given up here: at QoS 0 as the buffer was full, at QoS 1 and 2
+        only where the broker keeps no session from which it could send them again."""
         self.session_lost = session_lost
         """Whether the broker lost the session here, and with it what it may have had for us."""
 
     def __str__(self) -> str:
         reasons = ["the broker lost the session"] if self.session_lost else []
         if self.given_up:
-            reasons.append(f"{self.given_up} were given up, as the buffer was full")
+            reasons.append(f"{self.given_up} were given up")
         return "messages may be missing: " + ", ".join(reasons)

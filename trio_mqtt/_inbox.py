@@ -64,6 +64,10 @@ class Claims:
         """One of them is done with it."""
         delivery.claims -= 1
         if not delivery.claims:
+            message = delivery.message
+            if isinstance(message, Large) and message.payload_stream.is_missed:
+                delivery.released = True  # it comes again, as a new one
+                return
             self._session.release(delivery)
             self._bells.writer.set()
             if not delivery.released:
@@ -150,7 +154,7 @@ class Inbox:
     def put(self, number: int, arrival: Arrival, *, yields: bool = False) -> None:
         """Takes in what arrived last, or gives it up, or something that yields to it.
 
-        What does not yield has to have room at QoS 1 and 2.
+        It is given up where the second bound allows no more.
         """
         ordinary = not (self.closed or self._is_full or self._drops or yields or self._yielding)
         if ordinary or self._make_way(number, arrival, yields=yields):
@@ -169,7 +173,7 @@ class Inbox:
         if self._overflow != "drop_newest":
             while self._yielding and self._is_at_bound():
                 self._give_up_yielding()
-        if self._is_at_bound() if yields else at_most_once and not self.has_room:
+        if self._is_at_bound() if yields else not self.has_room:
             self._give_up(arrival)
             self._missed(len(self._entries), 1, number)
             return False
@@ -254,6 +258,13 @@ class Inbox:
                 self._missed(len(self._entries), 1, number)
             elif isinstance(entry[1].message, Large):
                 entry[1].message.payload_stream.give_up()
+
+    def miss(self, number: int, delivery: Delivery) -> None:
+        """The application took it, was not done with it, and nobody can have it now."""
+        self.given_up += 1
+        self._claims.release(delivery)
+        later = (index for index, (other, _) in enumerate(self._entries) if other > number)
+        self._missed(next(later, len(self._entries)), 1, number)
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""

@@ -50,6 +50,8 @@ class LargePayload:
         self._file_start = self._file_end = 0
         self._file_lock = trio.Lock()
         self._lost: ConnectionLost | None = None
+        self.is_missed = False
+        """Whether a reader was told that the rest will not come."""
         self._is_ended = False
         self._more = trio.lowlevel.ParkingLot()
 
@@ -169,6 +171,7 @@ class LargePayload:
             if self._lost is not None:
                 break
             await self._demand.park(self._more)
+        self.is_missed = True
         raise ConnectionLost(f"in the middle of a message: {self._lost}") from self._lost
 
     async def _read_file(self, cursor: Cursor, most: int) -> bytes:

@@ -3,7 +3,8 @@
 A message that several scopes match is put into the inbox of each, and acknowledged when all of them
 are done with it. What an inbox has no room for at QoS 1 and 2 is given back to the broker: it stays
 unanswered on this connection, which therefore has to end, and so does all that follows it to the
-same inboxes, for the sake of order.
+same inboxes, for the sake of order. Where the broker keeps no session it would lose that instead,
+and all that is on its way: there the message alone is given up.
 """
 
 from __future__ import annotations
@@ -40,8 +41,12 @@ class Router:
         unclaimed_wait: float,
         demand: Demand,
         bells: Bells,
+        *,
+        keeps_session: bool,
     ) -> None:
         self._session = session
+        self._keeps_session = keeps_session
+        """Whether the broker sends again what is given back to it."""
         self._subscriptions = session.subscriptions
         self._bounds = bounds
         self._demand = demand
@@ -261,7 +266,9 @@ class Router:
     def _gives_back(self, delivery: Delivery, inboxes: tuple[Inbox, ...]) -> bool:
         """Gives it back to the broker if one of these has no room; it will be sent again."""
         concerned = inboxes or (self.unclaimed.inbox,)
-        if all(inbox.has_room and inbox not in self._behind for inbox in concerned):
+        if not self._keeps_session or all(
+            inbox.has_room and inbox not in self._behind for inbox in concerned
+        ):
             return False
         self._session.give_back(delivery)
         if isinstance(delivery.message, Streamed):
@@ -315,17 +322,21 @@ class Router:
     def put_back(self, inbox: Inbox, entry: Entry) -> None:
         """A consumer failed in the middle of a message: somebody else is to get it.
 
-        Of a large one the beginning may be gone. Then the broker has to send it again.
+        Of a large one the beginning may be gone. Then the broker has to send it again, if it can.
         """
         arrival = entry[1]
         if isinstance(arrival, Delivery) and isinstance(arrival.message, Large):
             payload = arrival.message.payload_stream
             if not payload.is_whole:
-                self._session.give_back(arrival)
-                if not payload.is_lost:
+                if payload.is_lost:
+                    self._session.give_back(arrival)
+                elif self._keeps_session:
+                    self._session.give_back(arrival)
                     self._behind.add(inbox)
                     self._overflow.set()
                     self._give_back_behind(entry[0], inbox)
+                else:
+                    inbox.miss(entry[0], arrival)
                 return
             payload.put_back()
         if inbox.closed:

@@ -28,8 +28,9 @@ class Statistics:
     repeated: int
     """PUBLISH packets that the application had or has already, and did not get again."""
     given_up: int
-    """Messages at QoS 0 for which there was no room, and all that nobody wanted any more: what came
-    to a closed channel, or was not taken when a scope was left."""
+    """Messages at QoS 0 for which there was no room, at QoS 1 and 2 too where the broker keeps no
+    session; and all that nobody wanted any more: what came to a closed channel, or was not taken
+    when a scope was left."""
     unclaimed: int
     """Messages that no open subscription matched and nobody took in time. `given_up` counts them
     too."""

@@ -52,7 +52,12 @@ class Supervisor:
         self.demand = session.demand
         self.bells = Bells(reader=self.demand.reader)
         self.router = Router(
-            self.session, settings.buffer, settings.unclaimed_wait, self.demand, self.bells
+            self.session,
+            settings.buffer,
+            settings.unclaimed_wait,
+            self.demand,
+            self.bells,
+            keeps_session=settings.keep_session,
         )
         self.answers = Answers(self.session, self.demand, self.bells, session.exchanges)
         self.reception = Reception(self.session, self.router, self.answers, self.demand, self.bells)
