@@ -237,8 +237,7 @@ class Stage:
         assert session.journal is None or not session.journal
         assert answers._answers == {}
         for room in answers._rooms.values():
-            assert not room.reserved
-            assert not room.waiting
+            assert not room
         assert len(supervisor.demand) == 0
         assert not supervisor.bells.space
         assert not supervisor.bells.progress

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import re
+from contextlib import suppress
+from typing import Any, Literal
 
 import pytest
 import trio
@@ -280,6 +282,77 @@ async def test_at_most_once_waits_for_space_in_the_connections_buffer(
             assert not publisher.is_set()
             while not publisher.is_set():
                 await theirs.receive_some(100_000)
+            await client.aclose()
+
+
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_who_waits_for_room_is_served_in_the_order_of_the_calls_also_if_much_comes_free(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: Literal[1, 2]
+) -> None:
+    size = 30
+    async with open_client(
+        scripted.dialer, at_least_once_max=size, exactly_once_max=size, exactly_once_window=size
+    ) as client:
+        link = await scripted.accepted()
+        for number in range(size):
+            await client.enqueue("t", str(number), qos=qos)
+        async with trio.open_nursery() as nursery:
+            for number in range(size, 2 * size):
+
+                async def enqueue(number: int = number) -> None:
+                    await client.enqueue("t", str(number), qos=qos)
+
+                nursery.start_soon(enqueue)
+                await trio.testing.wait_all_tasks_blocked()
+            seen = [await link.expect(p.Delivery) for _ in range(size)]
+            if qos == 2:
+                await link.send(*(p.PubRec(one.packet_id) for one in seen))
+                released = [await link.expect(p.PubRel) for _ in range(size)]
+                await link.send(*(p.PubComp(one.packet_id) for one in released))
+            else:
+                await link.send(*(p.PubAck(one.packet_id) for one in seen))  # in one read
+        seen += [await link.expect(p.Delivery) for _ in range(size)]
+        assert [int(one.message.payload) for one in seen] == list(range(2 * size))
+        await client.aclose()
+
+
+async def test_at_most_once_they_are_too_and_nobody_overtakes_them(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    received = bytearray()
+
+    async def dialer() -> trio.abc.Stream:
+        return ours
+
+    async with trio.open_nursery() as nursery:
+
+        async def greet() -> None:
+            await theirs.receive_some(1000)
+            await theirs.send_all(b"\x20\x02\0\0")
+
+        nursery.start_soon(greet)
+        async with open_client(dialer, pause_timeout=math.inf, keep_alive=0) as client:
+            client.publish_nowait("t", bytes(2_000_000))
+            cancelled = trio.CancelScope()
+
+            async def never() -> None:
+                with cancelled:
+                    await client.publish("t", "never")
+
+            for number in range(30):
+                nursery.start_soon(client.publish, "t", f"<{number}>")
+                if number == 15:
+                    nursery.start_soon(never)
+                await trio.testing.wait_all_tasks_blocked()
+            cancelled.cancel()
+            while b"<29>" not in received:
+                received += await theirs.receive_some(500_000)
+                with suppress(trio_mqtt.PendingLimit):
+                    client.publish_nowait("t", "<overtaking>")
+            order = re.findall(rb"<([^>]*)>", bytes(received))
+            assert order[:30] == [str(number).encode() for number in range(30)]
+            assert b"never" not in received
             await client.aclose()
 
 

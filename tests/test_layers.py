@@ -37,6 +37,7 @@ LAYERS = [
     "_file_system",
     "_sqlite",
     "_foreign",
+    "_turns",
     "_connection",
     "_exchange",
     "_large_payload",

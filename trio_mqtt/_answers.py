@@ -5,10 +5,8 @@ The session says what is settled, and here the tasks that wait for it are told.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
-
-import trio
 
 from ._connection import Bells
 from ._errors import (
@@ -22,6 +20,7 @@ from ._errors import (
 from ._exchange import Answer, Demand, Exchange
 from ._requests import Pending, Transfer
 from ._session import SessionState
+from ._turns import Turns
 
 
 class Answers:
@@ -47,7 +46,7 @@ class Answers:
         self._answers: dict[Pending, Answer] = {}
         for transfer, exchange in adopted.items():
             self._answers[transfer] = exchange
-        self._rooms = {1: _Room(), 2: _Room()}
+        self._rooms = {1: Turns[Exchange](), 2: Turns[Exchange]()}
 
     # The application
 
@@ -72,15 +71,21 @@ class Answers:
             self._bells.storer.set()
         return exchange
 
-    async def wait_for_room(self, qos: Literal[1, 2]) -> None:
-        """Waits for room for a message, in the order of the calls. Use it before the next await."""
-        room = self._rooms[qos]
-        await self._demand.park(room.waiting)
-        room.reserved -= 1
-
     def has_room(self, qos: Literal[1, 2]) -> bool:
-        """Whether there is room for a message that nobody waits for."""
-        return self._session.room(qos) > self._rooms[qos].reserved
+        """Whether there is room for a message, and nobody waits for it."""
+        return self._session.room(qos) > 0 and not self._rooms[qos]
+
+    async def wait_for_room(self, qos: Literal[1, 2], publish: Callable[[], Exchange]) -> Exchange:
+        """Waits for room for a message, in the order of the calls, and publishes it there.
+
+        Raises:
+            ClientClosed: the client was closed.
+        """
+        self._demand.begin()
+        try:
+            return await self._rooms[qos].wait(publish)
+        finally:
+            self._demand.end()
 
     # The session
 
@@ -135,27 +140,23 @@ class Answers:
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
+
+    def accept_no_more(self) -> None:
+        """The client is ending: nobody waits for room any longer."""
         for room in self._rooms.values():
-            room.waiting.unpark_all()
+            room.fail(client_closed)
 
     def _free(self, transfer: Transfer) -> None:
-        self._rooms[transfer.qos].free(self._session.room(transfer.qos))
+        qos = transfer.qos
+        self._rooms[qos].serve(lambda: self._session.room(qos) > 0)
 
 
-class _Room:
-    """Tasks that wait for room at one QoS. Who is woken has a place reserved."""
-
-    def __init__(self) -> None:
-        self.waiting = trio.lowlevel.ParkingLot()
-        self.reserved = 0
-
-    def free(self, room: int) -> None:
-        if self.waiting and room > self.reserved:
-            self.reserved += 1
-            self.waiting.unpark()
+def client_closed() -> ClientClosed:
+    """What a call raises once the client was closed."""
+    return ClientClosed("the client was closed")
 
 
 def _final(error: NotSent | InDoubt) -> MQTTError:
     if isinstance(error, NotSent):
-        return ClientClosed("the client was closed")
+        return client_closed()
     return ClosedInDoubt("the client was closed before the broker answered")

@@ -79,11 +79,14 @@ class Client:
                 await exchange.wait()
             return
         with NOT_SENT:
-            connection = await self._supervisor.ready()
-            if connection.is_full:
-                await self._wait_for_space()
-        self._session.publish_at_most_once(topic, data, retain=retain)
-        self._supervisor.queued()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            self._supervisor.check_open()
+            if not self._supervisor.has_space:
+                await self._supervisor.wait_for_space(
+                    lambda: self._hand_over(topic, data, retain=retain)
+                )
+                return
+        self._hand_over(topic, data, retain=retain)
         await self._give_turn()
 
     def publish_nowait(self, topic: str, payload: p.Payload, *, retain: bool = False) -> None:
@@ -97,11 +100,13 @@ class Client:
         """
         data = self._checks.publish(topic, payload, 0, retain=retain)
         self._supervisor.check_open()
-        connection = self._supervisor.connection
-        if connection is None:
+        if self._supervisor.connection is None:
             raise Down("offline")
-        if connection.is_full:
+        if not self._supervisor.has_space:
             raise PendingLimit(f"{SEND_BUFFER} bytes wait for the network")
+        self._hand_over(topic, data, retain=retain)
+
+    def _hand_over(self, topic: str, data: bytes, *, retain: bool) -> None:
         self._session.publish_at_most_once(topic, data, retain=retain)
         self._supervisor.queued()
 
@@ -150,18 +155,22 @@ class Client:
         self._supervisor.check_open()
         if not self._supervisor.answers.has_room(qos):
             raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
-        transfer = self._session.publish(topic, data, qos, retain=retain)
-        return self._supervisor.answers.follow(transfer)
+        return self._accept(topic, data, qos, retain=retain)
 
     async def _enqueue(
         self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
     ) -> Exchange:
-        supervisor = self._supervisor
+        supervisor, answers = self._supervisor, self._supervisor.answers
         with NOT_SENT:
             await trio.lowlevel.checkpoint_if_cancelled()
             supervisor.check_open()
-            if not supervisor.answers.has_room(qos):
-                await supervisor.wait_for_room(qos)
+            if not answers.has_room(qos):
+                return await answers.wait_for_room(
+                    qos, lambda: self._accept(topic, data, qos, retain=retain)
+                )
+        return self._accept(topic, data, qos, retain=retain)
+
+    def _accept(self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool) -> Exchange:
         transfer = self._session.publish(topic, data, qos, retain=retain)
         return self._supervisor.answers.follow(transfer)
 
@@ -205,13 +214,6 @@ class Client:
             elif unsent or outbox.written < target:
                 await supervisor.wait_progress()
             else:
-                return
-
-    async def _wait_for_space(self) -> None:
-        while True:
-            await self._supervisor.wait_space()
-            connection = await self._supervisor.ready()
-            if connection.has_space:
                 return
 
     # Subscribing

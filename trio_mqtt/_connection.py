@@ -33,6 +33,7 @@ from ._errors import (
 )
 from ._outbox import Outbox
 from ._session import SessionState
+from ._turns import Turns
 
 READ_SIZE = 65_536
 PIECE_SIZE = 65_536
@@ -102,8 +103,8 @@ class Bells:
     """Something may be in the journal."""
     progress: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """Something was written, answered, or stored."""
-    space: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
-    """There is space for messages at QoS 0."""
+    space: Turns[None] = attrs.Factory(Turns[None])
+    """There may be space for messages at QoS 0."""
     stored: trio.lowlevel.ParkingLot = attrs.Factory(trio.lowlevel.ParkingLot)
     """A commit ended."""
 
@@ -254,8 +255,8 @@ class Connection:
             self._owed()
         if bells.progress:
             bells.progress.unpark_all()
-        if bells.space and self.has_space:
-            bells.space.unpark_all()
+        if bells.space:
+            bells.space.serve(lambda: self.has_space)
 
     async def _send(self, piece: bytes | memoryview) -> None:
         self._writing_since = trio.current_time()
@@ -272,12 +273,7 @@ class Connection:
     @property
     def has_space(self) -> bool:
         """Whether another message at QoS 0 may be queued."""
-        return self._outbox.backlog < SEND_BUFFER
-
-    @property
-    def is_full(self) -> bool:
-        """Whether it may not, or others wait for it already."""
-        return bool(self._bells.space) or not self.has_space
+        return self._outbox.backlog < SEND_BUFFER and not self._outbox.closed
 
     @property
     def writing_since(self) -> float:

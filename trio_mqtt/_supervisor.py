@@ -11,17 +11,16 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal, NoReturn, cast
+from typing import NoReturn, cast
 
 import trio
 
 from . import _packets as p
-from ._answers import Answers
+from ._answers import Answers, client_closed
 from ._backoff import Backoff
 from ._connection import Bells, Connection
 from ._connector import Connector
 from ._errors import (
-    ClientClosed,
     ConnectionLost,
     ConnectionRefused,
     Down,
@@ -228,6 +227,7 @@ class Supervisor:
         self.connects += 1
         self.bells.writer.set()
         logger.info("connected to %s, session present: %s", self.settings.broker.name, present)
+        self.bells.space.serve(lambda: connection.has_space)
         self._changed.unpark_all()
 
     def _go_offline(self, connection: Connection, cause: ConnectionLost | None) -> None:
@@ -236,7 +236,6 @@ class Supervisor:
         reason = "the client was closed" if cause is None else str(cause)
         self.answers.lose(self.session.detach(reason), cause, ending=self.is_ending)
         self.router.end_connection(reason)
-        self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         if not self.is_ending:
             logger.warning("connection to %s lost: %s", self.settings.broker.name, reason)
@@ -248,6 +247,7 @@ class Supervisor:
 
     def _set_down(self, error: MQTTError) -> None:
         self._down = error
+        self.bells.space.fail(lambda: down_because_of(error))
         logger.warning("%s", error)
         self._changed.unpark_all()
 
@@ -258,22 +258,24 @@ class Supervisor:
         self.closed = True
         if self.session.unconfirmed and self.storer is None:
             logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
+        self._accept_no_more()
         self.answers.end()
         self.router.end()
         self.bells.stored.unpark_all()
-        self.bells.space.unpark_all()
         self.bells.progress.unpark_all()
         self._changed.unpark_all()
 
     def close(self) -> None:
         """Ends the connection at once, and with it the client, after a last commit."""
         self._scope.cancel()
+        self._accept_no_more()
         if self.storer is not None:
             self.storer.hurry()
 
     def disconnect(self) -> None:
         """Ends the connection by DISCONNECT, behind all that is queued, and with it the client."""
         self._disconnecting = True
+        self._accept_no_more()
         if self.storer is not None:
             self.storer.hurry()
         if self.session.outbox is None:
@@ -281,6 +283,10 @@ class Supervisor:
         else:
             self.session.disconnect()
             self.bells.writer.set()
+
+    def _accept_no_more(self) -> None:
+        self.answers.accept_no_more()
+        self.bells.space.fail(client_closed)
 
     # For the client
 
@@ -298,11 +304,14 @@ class Supervisor:
         await trio.lowlevel.checkpoint_if_cancelled()
         while self.connection is None:
             self.check_open()
-            if self._down is not None:
-                raise Down(f"offline: {self._down}") from self._down
+            self._check_up()
             await self._changed.park()
         self.check_open()
         return self.connection
+
+    def _check_up(self) -> None:
+        if self._down is not None:
+            raise down_because_of(self._down)
 
     async def wait_until(self, *, online: bool) -> None:
         """Waits for the one state or the other.
@@ -319,16 +328,7 @@ class Supervisor:
     def check_open(self) -> None:
         """Raises `ClientClosed` from the beginning of the end on."""
         if self.closed or self.is_ending:
-            raise ClientClosed("the client was closed")
-
-    async def wait_for_room(self, qos: Literal[1, 2]) -> None:
-        """Waits for room for a message, in the order of the calls. Use it before the next await.
-
-        Raises:
-            ClientClosed: the client was closed.
-        """
-        await self.answers.wait_for_room(qos)
-        self.check_open()
+            raise client_closed()
 
     async def wait_closed(self) -> None:
         """Waits for the end of `run`."""
@@ -340,9 +340,26 @@ class Supervisor:
         if not self.closed:
             await self.demand.park(self.bells.progress)
 
-    async def wait_space(self) -> None:
-        """Waits until the connection may have space for messages at QoS 0, or is gone."""
-        await self.demand.park(self.bells.space)
+    @property
+    def has_space(self) -> bool:
+        """Whether there is a connection with space for a message at QoS 0, and nobody waits."""
+        connection = self.connection
+        return connection is not None and connection.has_space and not self.bells.space
+
+    async def wait_for_space(self, publish: Callable[[], None]) -> None:
+        """Waits for that, in the order of the calls, and publishes then.
+
+        Raises:
+            Down: there is no connection after a failed attempt.
+            ClientClosed: the client was closed.
+        """
+        if self.connection is None:
+            self._check_up()
+        self.demand.begin()
+        try:
+            await self.bells.space.wait(publish)
+        finally:
+            self.demand.end()
 
     async def wait_changed(self) -> None:
         """Waits until the connection comes or goes, or the client is closed."""
@@ -358,6 +375,13 @@ class Supervisor:
         """Over all connections."""
         outbox = self.session.outbox
         return self._bytes_written + (outbox.written if outbox is not None else 0)
+
+
+def down_because_of(error: MQTTError) -> Down:
+    """What a request raises when the attempt to connect failed that it waited for."""
+    down = Down(f"offline: {error}")
+    down.__cause__ = error
+    return down
 
 
 def without_cancelled(error: BaseException) -> BaseException | None:
