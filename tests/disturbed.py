@@ -67,7 +67,7 @@ async def _close(stage: Stage) -> None:
 async def _check(scenario: Scenario, stage: Stage, outcome: Outcome) -> None:
     await scenario.check(stage, outcome)
     await stage.settle()
-    stage.check_idle()
+    await stage.become_idle()
     await stage.check_next()
 
 

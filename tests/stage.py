@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 
 import pytest
@@ -249,6 +249,15 @@ class Stage:
         statistics = self.client.statistics()
         assert (statistics.buffered_messages, statistics.buffered_bytes) == (0, 0)
 
+    async def become_idle(self) -> None:
+        """The same, soon where time is real."""
+        with trio.move_on_after(0 if self.unit == 1 else 10):
+            while True:
+                with suppress(AssertionError):
+                    return self.check_idle()
+                await trio.sleep(0.01)
+        return self.check_idle()
+
     async def check_next(self) -> None:
         """The next requests of each kind work."""
         client = self.client
@@ -264,7 +273,7 @@ class Stage:
             await client.publish("next", "by us", qos=1)
             assert (await messages.receive()).payload == b"by us"
         await self.settle()
-        self.check_idle()
+        await self.become_idle()
 
     async def check_closed(self) -> None:
         """Every call says that the client was closed, and nothing hangs."""
