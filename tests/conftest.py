@@ -1,10 +1,13 @@
-"""Fixtures for clients on memory streams."""
+"""Fixtures for clients on memory streams. All tests hold public calls to their docstrings."""
 
 from __future__ import annotations
 
 import pytest
 
+from . import documented
 from .scripted_broker import ScriptedBroker
+
+documented.hold()
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ class Client:
         Raises:
             Denied: the topic or the size is illegal.
             TypeError: an argument has another type.
+            ClientClosed: the client was closed.
             Down: there is no connection.
             PendingLimit: its buffer is full.
         """
@@ -184,7 +185,7 @@ class Client:
         """Makes the broker forget the message it retains for `topic`, by an empty one at QoS 1.
 
         Raises:
-            Denied, TypeError, ClosedInDoubt: as `publish` at QoS 1.
+            Denied, TypeError, PersistenceError, ClientClosed, ClosedInDoubt: as `publish` at QoS 1.
         """
         await self.publish(topic, b"", qos=1, retain=True)  # [MQTT-3.3.1-10]
 
@@ -231,7 +232,9 @@ class Client:
             TypeError: one is no `str`.
             Down: there is no connection after a failed attempt.
             PendingLimit: more than 16,384 requests await their answer.
-            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+            ClientClosed: the client was closed before it was sent.
+            SubmitInterrupted, ResponseLost: the connection was lost in the middle of it.
+            ClosedInDoubt: the client was closed in the middle of it.
         """
         check_filters(topic_filters)
         p.require_qos(qos)
@@ -264,7 +267,9 @@ class Client:
             TypeError: one is no `str`.
             Down: there is no connection after a failed attempt.
             PendingLimit: more than 16,384 requests await their answer.
-            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+            ClientClosed: the client was closed before it was sent.
+            SubmitInterrupted, ResponseLost: the connection was lost in the middle of it.
+            ClosedInDoubt: the client was closed in the middle of it.
         """
         check_filters(topic_filters)
         await self._ready_for(topic_filters)
@@ -377,7 +382,9 @@ class Client:
 
         Raises:
             Down: there is no connection after a failed attempt.
-            SubmitInterrupted, ResponseLost, ClosedInDoubt: the connection or client ended first.
+            ClientClosed: the client was closed before it was sent.
+            SubmitInterrupted, ResponseLost: the connection was lost in the middle of it.
+            ClosedInDoubt: the client was closed in the middle of it.
         """
         with NOT_SENT:
             await self._pinging.acquire()
@@ -424,6 +431,7 @@ class Client:
             discard: also deletes the session at the broker, over a connection of its own.
 
         Raises:
+            ClientClosed: it was closed before, or ended meanwhile.
             Down, ConnectionRefused: with `discard`, that connection could not be made. The client
                 is closed all the same.
         """

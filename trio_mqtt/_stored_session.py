@@ -79,7 +79,11 @@ class Session:
         return self.stored is not None and self.stored.identity.discard_due
 
     def use(self) -> None:
-        """Raises `Denied` if it served a client already. For `open_client` alone to call."""
+        """A client is opened with it. For `open_client` alone to call.
+
+        Raises:
+            Denied: it served one already.
+        """
         if self._used:
             raise Denied(f"{self!r} served a client already: adopt_session continues a stored one")
         self._used = True

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from trio_mqtt import FileSystem, SQLite
-
 from tests.disturbance import Disturbance, How, Play
 from tests.disturbed import perform
 from tests.persistences import NewPersistence
 from tests.scenarios import SCENARIOS
+from trio_mqtt import FileSystem, SQLite
 
 ROUNDS = int(os.environ.get("TRIO_MQTT_ROUNDS", "1"))
 SEED = int(os.environ.get("TRIO_MQTT_SEED", random.SystemRandom().randrange(1_000_000)))
