@@ -39,6 +39,7 @@ def disconnects(broker: Broker) -> int:
     [
         ("thermostat.py", ["bedroom/thermostat 20.8"]),
         ("critical.py", ["alert submitted...", "alert acknowledged"]),
+        ("sticky.py", ["subscribe confirmed by broker"]),
     ],
 )
 async def test_example(name: str, output: list[str]) -> None:
