@@ -101,7 +101,8 @@ def everywhere(session: nox.Session) -> None:
     """Cancels, closes and cuts at every point of what an application may do; `tests` at some."""
     install(session, "tests", "everywhere")
     session.env["TRIO_MQTT_EVERYWHERE"] = "1"
-    session.run("pytest", "-n", "auto", "tests/test_disturbed.py", *session.posargs)
+    files = ["tests/test_disturbed.py", "tests/test_nothing_is_left.py"]
+    session.run("pytest", "-n", "auto", *files, *session.posargs)
 
 
 @nox.session

@@ -226,37 +226,14 @@ class Stage:
         if qos == 2 and closed and self.kind == "durable":
             assert sum(times.values()) <= len(numbers) + at_most
 
-    def check_idle(self) -> None:
-        """The client is as if nothing had happened."""
-        supervisor, router = self.client._supervisor, self.client._supervisor.router
-        session, answers = supervisor.session, supervisor.answers
-        assert dict(session._ids.outstanding) == {}
-        assert session.unconfirmed == 0
-        assert session.request_room == MAX_PENDING
-        assert not session.awaits_answers
-        assert session.journal is None or not session.journal
-        assert answers._answers == {}
-        for room in answers._rooms.values():
-            assert not room
-        assert len(supervisor.demand) == 0
-        assert not supervisor.bells.space
-        assert not supervisor.bells.progress
-        subscriptions = session.subscriptions
-        assert subscriptions._due == subscriptions._owed == {}
-        assert not subscriptions._being_left
-        assert all(not entry.lost for entry in subscriptions._filters.values())
-        assert not router.is_full
-        statistics = self.client.statistics()
-        assert (statistics.buffered_messages, statistics.buffered_bytes) == (0, 0)
-
     async def become_idle(self) -> None:
-        """The same, soon where time is real."""
+        """The client is as if nothing had happened, soon where time is real."""
         with trio.move_on_after(0 if self.unit == 1 else 10):
             while True:
                 with suppress(AssertionError):
-                    return self.check_idle()
+                    return check_idle(self.client)
                 await trio.sleep(0.01)
-        return self.check_idle()
+        return check_idle(self.client)
 
     async def check_next(self) -> None:
         """The next requests of each kind work."""
@@ -311,6 +288,30 @@ class Stage:
         assert all(wire.closed for wire in self._wires)
         assert not any(session.connected for session in self.broker.sessions.values())
         assert not self.broker.violations
+
+
+def check_idle(client: Client) -> None:
+    """The client is as if nothing had happened."""
+    supervisor, router = client._supervisor, client._supervisor.router
+    session, answers = supervisor.session, supervisor.answers
+    assert dict(session._ids.outstanding) == {}
+    assert session.unconfirmed == 0
+    assert session.request_room == MAX_PENDING
+    assert not session.awaits_answers
+    assert session.journal is None or not session.journal
+    assert answers._answers == {}
+    for room in answers._rooms.values():
+        assert not room
+    assert len(supervisor.demand) == 0
+    assert not supervisor.bells.space
+    assert not supervisor.bells.progress
+    subscriptions = session.subscriptions
+    assert subscriptions._due == subscriptions._owed == {}
+    assert not subscriptions._being_left
+    assert all(not entry.lost for entry in subscriptions._filters.values())
+    assert not router.is_full
+    statistics = client.statistics()
+    assert (statistics.buffered_messages, statistics.buffered_bytes) == (0, 0)
 
 
 class Scenario:

@@ -289,7 +289,7 @@ class Router:
         self._inboxes[holding] = inbox
         if self.has_overflowed:
             self._behind.add(inbox)
-        self._version = -1
+        self._routes.clear()
         inbox.insert(self.unclaimed.claim(holding.topic_filters))
         self._session.hold(holding)
         self._bells.writer.set()
@@ -305,7 +305,7 @@ class Router:
             unsubscribe: whether the broker is to stop collecting, where nobody else holds a filter.
         """
         inbox = self._inboxes.pop(holding)
-        self._version = -1
+        self._routes.clear()
         self._overflowed.discard(inbox)
         if inbox in self._behind:
             self._behind.remove(inbox)
