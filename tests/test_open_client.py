@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ import trio.testing
 from trio.testing import MockClock
 
 import trio_mqtt
-from trio_mqtt import Will, open_client
+from trio_mqtt import Client, Will, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
+from trio_mqtt.testing import open_broker
 
+from .memory_persistence import MemoryPersistence
 from .scripted_broker import Link, ScriptedBroker, SlowStream
 
 
@@ -369,7 +372,17 @@ class Custom(BaseException):
 
 
 @pytest.mark.parametrize(
-    "error", [KeyError("mine"), Custom(), StopAsyncIteration(), ExceptionGroup("g", [OSError()])]
+    "error",
+    [
+        KeyError("mine"),
+        Custom(),
+        StopAsyncIteration(),
+        StopIteration(),
+        GeneratorExit(),
+        KeyboardInterrupt(),
+        SystemExit(3),
+        ExceptionGroup("g", [OSError()]),
+    ],
 )
 async def test_what_the_body_raises_leaves_as_it_was(
     scripted: ScriptedBroker, autojump_clock: MockClock, error: BaseException
@@ -380,6 +393,75 @@ async def test_what_the_body_raises_leaves_as_it_was(
             raise error
     assert caught.value is error
     assert await link.next() is None  # the connection was closed at once, so the Will is published
+
+
+@pytest.mark.parametrize("in_a_scope", [False, True])
+async def test_it_leaves_with_its_cause_its_context_and_the_line_that_raised_it(
+    autojump_clock: MockClock, in_a_scope: bool
+) -> None:
+    async def fail(client: Client) -> None:
+        try:
+            raise OSError("context")
+        except OSError as context:
+            contexts.append(context)
+            raise error from cause
+
+    contexts: list[BaseException] = []
+    error, cause = KeyError(), ValueError("cause")
+    async with open_broker() as broker:
+        with pytest.raises(KeyError) as caught:
+            async with open_client(broker.dialer) as client:
+                if in_a_scope:
+                    async with client.open_subscription("t"):
+                        await fail(client)
+                await fail(client)
+    assert caught.value is error
+    assert error.__cause__ is cause
+    assert [error.__context__] == contexts
+    frames = traceback.extract_tb(error.__traceback__)
+    assert [frame.name for frame in frames][-1] == "fail"
+    assert frames[-1].line == "raise error from cause"
+
+
+async def test_what_ends_the_client_leaves_its_scopes_bare(
+    scripted: ScriptedBroker,
+    autojump_clock: MockClock,
+    failing: Callable[[], Awaitable[trio.abc.Stream]],
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_client(failing, client_id="c") as client:
+            link = await scripted.accepted()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer_subscribe, link)
+                async with client.open_subscription("t") as messages:
+                    await link.close()
+                    await messages.receive()
+
+
+async def answer_subscribe(link: Link) -> None:
+    await link.send(p.SubAck((await link.expect(p.Subscribe)).packet_id, (2,)))
+
+
+class Unreleasable(MemoryPersistence):
+    """A persistence that cannot be let go of, in a way that is no `OSError`."""
+
+    async def close(self) -> None:
+        await super().close()
+        raise ZeroDivisionError
+
+
+async def test_a_persistence_that_fails_at_the_end_leaves_bare_or_together_with_the_body(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_broker() as broker:
+        session = await trio_mqtt.init_session("c", Unreleasable())
+        with pytest.raises(ZeroDivisionError):
+            async with open_client(broker.dialer, session=session):
+                pass
+        session = await trio_mqtt.init_session("c", Unreleasable())
+        with pytest.RaisesGroup(KeyError, ZeroDivisionError):
+            async with open_client(broker.dialer, session=session):
+                raise KeyError
 
 
 async def test_an_outer_cancellation_passes_and_closes_at_once(

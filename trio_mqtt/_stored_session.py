@@ -93,6 +93,9 @@ class Session:
 
         Does nothing once a client was: its end does that by itself. It takes at most 10 seconds,
         which cannot be cancelled, and what the storage says to that is of no consequence.
+
+        Raises:
+            Exception: a persistence of yours failed otherwise than by `OSError`.
         """
         if not self._used:
             self._used = True
@@ -103,7 +106,11 @@ class Session:
         await trio.lowlevel.checkpoint()
 
     async def end(self) -> None:
-        """Lets go of the persistence, for `open_client` alone to call."""
+        """Lets go of the persistence, for `open_client` alone to call.
+
+        Raises:
+            Exception: a persistence of the application failed in its own way.
+        """
         persistence, self.persistence = self.persistence, None
         if persistence is not None:
             with trio.CancelScope(deadline=trio.current_time() + CLOSE_MOST, shield=True):
