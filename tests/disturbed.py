@@ -27,7 +27,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_mqtt._supervisor
-from trio_mqtt import MQTTError, Persistence
+from trio_mqtt import ClientClosed, ClosedInDoubt, MQTTError, Persistence
 from trio_mqtt import _packets as p
 from trio_mqtt.testing import open_broker
 
@@ -101,6 +101,8 @@ async def perform(
                 play.is_open = False
                 closed = stage.is_closed
                 if closed:
+                    if isinstance(outcome, MQTTError):
+                        assert isinstance(outcome, (ClientClosed, ClosedInDoubt))
                     await stage.check_closed()
                 else:
                     await _check(scenario, stage, outcome)
