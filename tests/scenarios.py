@@ -174,6 +174,9 @@ class Subscribe(Scenario):
                 assert set(stage.subscriptions) == set(self.filters)
         else:
             assert isinstance(outcome, InDoubt)
+        if outcome not in {"done", "abandoned"} and len(self.filters) == 1:
+            held = stage.client._session.subscriptions.match(self.filters[0])  # noqa: SLF001
+            assert held == []
         await stage.client.unsubscribe(*self.filters)
 
 

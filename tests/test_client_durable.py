@@ -451,6 +451,24 @@ async def test_closing_waits_for_a_commit_that_is_running(
     await exchange.wait_accepted()
 
 
+async def test_closing_stores_what_was_queued_just_before(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """With a crash in the body too: what was accepted, received and confirmed by then."""
+    on: Stage
+    with pytest.raises(ZeroDivisionError):
+        async with staged(scripted) as on:
+            await on.client.enqueue("t", b"confirmed")
+            await on.link.expect(p.Delivery)
+            await on.link.send(p.PubAck(1), delivery(9, 2))
+            await on.client.messages.receive()
+            on.client.messages.acknowledge()
+            exchange = on.client.enqueue_nowait("t", b"accepted")
+            raise ZeroDivisionError
+    assert on.kinds() == [(2, "PUBLISH"), (0x10009, "RECEIVED")]
+    assert exchange.accepted
+
+
 async def test_closing_waits_no_longer_than_that(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:

@@ -124,6 +124,30 @@ async def test_a_cancelled_receive_loses_nothing(
         assert (await client.messages.receive()).payload == b"2"
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_receive_that_was_cancelled_before_does_not_acknowledge(
+    scripted: ScriptedBroker, autojump_clock: MockClock, qos: p.QoS
+) -> None:
+    """Else the consumer would not know whether the message that it has counts as done."""
+    async with open_client(scripted.dialer, client_id="c") as client:
+        link = await scripted.accepted()
+        await subscribe(client, link)
+        await link.send(p.Delivery(p.Message("t", b"1", qos), 1))
+        await client.messages.receive()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await client.messages.receive()
+        await trio.testing.wait_all_tasks_blocked()
+        answered: list[p.Served | None] = []
+        with trio.move_on_after(1):
+            answered.append(await link.next())
+        assert answered == []
+        with trio.move_on_after(1):
+            await client.messages.receive()  # cancelled while it waits, it does
+        assert await link.next() == (p.PubAck(1) if qos == 1 else p.PubRec(1))
+        await client.aclose()
+
+
 async def test_a_message_and_a_cancellation_at_once_lose_nothing(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
