@@ -451,8 +451,9 @@ async def test_closing_waits_for_a_commit_that_is_running(
     await exchange.wait_accepted()
 
 
+@pytest.mark.parametrize("busy", [False, True])
 async def test_closing_stores_what_was_queued_just_before(
-    scripted: ScriptedBroker, autojump_clock: MockClock
+    scripted: ScriptedBroker, autojump_clock: MockClock, busy: bool
 ) -> None:
     """With a crash in the body too: what was accepted, received and confirmed by then."""
     on: Stage
@@ -462,10 +463,16 @@ async def test_closing_stores_what_was_queued_just_before(
             await on.link.expect(p.Delivery)
             await on.link.send(p.PubAck(1), delivery(9, 2))
             await on.client.messages.receive()
+            if busy:
+                await trio.sleep(1)
+                on.persistence.commit_seconds = 3
+                on.client.enqueue_nowait("t", b"being stored")
+                await trio.testing.wait_all_tasks_blocked()
             on.client.messages.acknowledge()
             exchange = on.client.enqueue_nowait("t", b"accepted")
             raise ZeroDivisionError
-    assert on.kinds() == [(2, "PUBLISH"), (0x10009, "RECEIVED")]
+    ours = [(2, "PUBLISH"), (3, "PUBLISH")] if busy else [(2, "PUBLISH")]
+    assert on.kinds() == [*ours, (0x10009, "RECEIVED")]
     assert exchange.accepted
 
 
