@@ -114,6 +114,20 @@ async def test_the_download_is_streamed(tmp_path: Path) -> None:
     assert not broker.violations
 
 
+async def test_an_application_is_tested_over_an_outage(tmp_path: Path) -> None:
+    done = await run_example("../examples/test_outage.py")  # defines a test, and does not run it
+    assert (done.returncode, done.stderr) == (0, b"")
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            [sys.executable, "-m", "pytest", "-q", str(ROOT / "examples" / "test_outage.py")],
+            capture_stdout=True,
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:cacheprovider"},
+        )
+    assert b"1 passed" in done.stdout, done.stdout.decode()
+
+
 async def test_the_meter_says_what_it_needs() -> None:
     done = await run_example("meter.py")
     assert done.returncode == 1
