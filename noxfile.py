@@ -106,6 +106,16 @@ def everywhere(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Drives client and broker at random against a model; sends the client garbage. For long."""
+    install(session, "tests", "everywhere")
+    session.env.setdefault("TRIO_MQTT_EXAMPLES", os.environ.get("TRIO_MQTT_EXAMPLES", "3000"))
+    session.env.setdefault("TRIO_MQTT_FUZZ", os.environ.get("TRIO_MQTT_FUZZ", "300000"))
+    files = ["tests/test_guarantees.py", "tests/test_fuzz.py"]
+    session.run("pytest", "-n", "auto", *files, *session.posargs)
+
+
+@nox.session
 def crash(session: nox.Session) -> None:
     """Kills the processes of durable sessions, for some minutes."""
     install(session, "tests")
