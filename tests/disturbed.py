@@ -101,7 +101,7 @@ async def perform(
                 play.is_open = False
                 closed = stage.is_closed
                 if closed:
-                    if isinstance(outcome, MQTTError):
+                    if isinstance(outcome, MQTTError) and play.disturbance.how == "close":
                         assert isinstance(outcome, (ClientClosed, ClosedInDoubt))
                     await stage.check_closed()
                 else:
