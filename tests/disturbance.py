@@ -50,6 +50,8 @@ class Play(trio.abc.Instrument):
         self.closing = trio.Event()
         self.open_gate: trio.Event | None = None
         """What has to happen before anything is written."""
+        self.handed = bytearray()
+        """What the client gave to its transports, since the act began."""
         self._task_steps: Counter[trio.lowlevel.Task] = Counter()
         self._names: dict[trio.lowlevel.Task, str] = {}
 
@@ -57,6 +59,7 @@ class Play(trio.abc.Instrument):
     def acting(self) -> Generator[RequestScope]:
         """Surrounds the act."""
         self.is_open = True
+        self.handed.clear()
         trio.lowlevel.add_instrument(self)
         try:
             with move_on_after(math.inf) as self._scope:
@@ -110,6 +113,7 @@ class Wire(trio.abc.Stream):
         self.closed = False
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self._play.handed += data
         if self._play.open_gate is not None:
             await self._play.open_gate.wait()
         if self._swallows:

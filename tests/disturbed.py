@@ -34,7 +34,7 @@ from trio_mqtt.testing import open_broker
 from .disturbance import CUTS, Disturbance, How, Play
 from .memory_persistence import MemoryPersistence
 from .scope_peer import not_hanging
-from .stage import PREPARED, Kind, Outcome, Scenario, Stage
+from .stage import CLOSED, PREPARED, Kind, Outcome, Scenario, Stage
 
 HANGING = 500.0
 """Seconds in which every play has long ended."""
@@ -61,6 +61,8 @@ async def _act(scenario: Scenario, stage: Stage) -> Outcome:
 
 async def _close(stage: Stage) -> None:
     await stage.play.closing.wait()
+    stage.closed_at = trio.current_time()
+    stage.closed_offline = not stage.reachable.is_set()
     await stage.client.aclose()
 
 
@@ -91,18 +93,22 @@ async def perform(
             outcome, closed = await _act(scenario, stage), True
             play.is_open = False
             await stage.settle()
+            if outcome == "done":
+                stage.check_stored()
         else:
             async with stage.opened():
                 nursery.start_soon(_close, stage)
                 await scenario.prepare(stage)
                 await trio.sleep(PREPARED * unit)
                 outcome = await _act(scenario, stage)
+                if stage.closed_at is not None:
+                    assert trio.current_time() - stage.closed_at <= CLOSED * unit
                 await stage.settle()
                 play.is_open = False
                 closed = stage.is_closed
                 if closed:
                     if isinstance(outcome, MQTTError) and play.disturbance.how == "close":
-                        assert isinstance(outcome, (ClientClosed, ClosedInDoubt))
+                        assert isinstance(outcome, (ClientClosed, ClosedInDoubt, *scenario.also))
                     await stage.check_closed()
                 else:
                     await _check(scenario, stage, outcome)

@@ -99,4 +99,4 @@ class _Entering:
             return await self._scope.__aenter__()
 
     async def __aexit__(self, *error: object) -> Any:
-        return await self._scope.__aexit__(*error)
+        return await self._scope.__aexit__(*error)  # noqa: ASYNC102, it is the scope's

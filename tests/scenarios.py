@@ -12,20 +12,24 @@ import trio
 
 from trio_mqtt import (
     BigMessage,
+    Client,
     ClientClosed,
+    ClosedInDoubt,
     ConnectionLost,
     Down,
     InDoubt,
     Message,
     MessageChannel,
     NotSent,
+    PersistenceError,
     SubscribeError,
     Will,
 )
 from trio_mqtt import _packets as p
 
 from .disturbance import CUTS
-from .stage import Outcome, Scenario, Stage
+from .memory_persistence import MemoryPersistence
+from .stage import LATER, Outcome, Scenario, Stage
 
 NUMBERS = (1, 2, 3, 4)
 ONE = {"at_least_once_max": 1, "exactly_once_max": 1}
@@ -86,6 +90,25 @@ class PublishOffline(Publish):
         stage.be_offline()
 
 
+class PublishDown(Publish):
+    """The broker is not there, and the attempt fails that is under way until then."""
+
+    also = (Down,)  # which came first
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.be_offline()
+        stage.failing = 1
+        stage.nursery.start_soon(self._fail_no_more, stage)
+
+    async def _fail_no_more(self, stage: Stage) -> None:
+        await trio.sleep(2 * LATER * stage.unit)  # in case it was closed before
+        stage.failing = 0
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        assert outcome == "canceled" or isinstance(outcome, (Down, ClientClosed))
+        await super().check(stage, outcome)
+
+
 class PublishInterrupted(Publish):
     """The connection is lost instead of the first answer of a kind."""
 
@@ -123,6 +146,23 @@ class EnqueueInTurn(Enqueue):
     prepare = PublishInTurn.prepare
 
 
+class EnqueueUnstored(Enqueue):
+    """Nothing can be stored until half a second into the act."""
+
+    kinds = ("durable",)
+    cuttable = False
+    also = (PersistenceError,)
+
+    async def prepare(self, stage: Stage) -> None:
+        assert isinstance(stage.persistence, MemoryPersistence)
+        stage.persistence.failure = OSError("full")
+        stage.nursery.start_soon(stage.later, partial(setattr, stage.persistence, "failure", None))
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        assert outcome in {"canceled", "abandoned"} or isinstance(outcome, (NotSent, ClosedInDoubt))
+        assert stage.routed(b"m") == 0
+
+
 class Follow(Enqueue):
     """Hands over one message, and follows its transfer."""
 
@@ -132,7 +172,7 @@ class Follow(Enqueue):
         await exchange.wait_accepted()
         async for interruption in exchange:
             assert isinstance(interruption, InDoubt)
-            assert interruption.__cause__ is not None or stage.play.closing.is_set()
+            assert interruption.__cause__ is not None
         assert exchange.confirmed
 
 
@@ -174,6 +214,7 @@ class Subscribe(Scenario):
                 assert set(stage.subscriptions) == set(self.filters)
         else:
             assert isinstance(outcome, InDoubt)
+            assert self.filters[0].encode() in stage.play.handed
         if outcome not in {"done", "abandoned"} and len(self.filters) == 1:
             held = stage.client._session.subscriptions.match(self.filters[0])  # noqa: SLF001
             assert held == []
@@ -184,6 +225,18 @@ class SubscribeOffline(Subscribe):
     """The broker is not there until half a second into the act."""
 
     prepare = PublishOffline.prepare
+
+
+class SubscribeDown(Subscribe):
+    """The broker is not there, and the attempt fails that is under way until then."""
+
+    also = (Down,)
+    prepare = PublishDown.prepare
+    _fail_no_more = PublishDown._fail_no_more  # noqa: SLF001, as above
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        assert outcome == "canceled" or isinstance(outcome, (Down, ClientClosed))
+        await super().check(stage, outcome)
 
 
 class Unsubscribe(Scenario):
@@ -207,6 +260,7 @@ class Unsubscribe(Scenario):
             assert not stage.subscriptions
         else:
             assert isinstance(outcome, InDoubt)
+            assert b"s0" in stage.play.handed
         await stage.client.unsubscribe("s0")
 
 
@@ -225,6 +279,7 @@ class Ping(Scenario):
             assert sent == 1
         else:
             assert isinstance(outcome, InDoubt)
+            assert b"\xc0\x00" in stage.play.handed
 
 
 class PingInTurn(Scenario):
@@ -470,7 +525,7 @@ class EnteringAScope(Scenario):
         if leaving and how != "close":
             assert not stage.subscriptions
         if outcome == "interrupted" and stage.kind != "generated":
-            assert set(stage.subscriptions) == set() if leaving else set(self.filters)
+            assert set(stage.subscriptions) == (set() if leaving else set(self.filters))
         await stage.client.unsubscribe(*self.filters)
 
 
@@ -495,6 +550,11 @@ class EnteringAScopeOffline(EnteringAScope):
     """The broker is not there until half a second into the act."""
 
     prepare = PublishOffline.prepare
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        if isinstance(outcome, ClosedInDoubt):
+            assert not stage.closed_offline  # for which nothing was sent
+        await super().check(stage, outcome)
 
 
 class EnteringAScopeTwice(EnteringAScope):
@@ -596,7 +656,12 @@ class Disconnecting(Scenario):
         how = stage.play.disturbance.how
         if how in {"not", "cancel"}:
             assert outcome in {"done", "canceled"}
-            assert (outcome == "done") == (len(stage.seen(p.Disconnect)) > 0)
+            parted = [
+                packets
+                for connect, packets in stage.connections()  # but for those that merely discard
+                if stage.kind == "generated" or not connect.clean_session
+            ]
+            assert (outcome == "done") == any(p.Disconnect() in packets for packets in parted)
             assert (outcome == "done") == (len(stage.clients) == 2)
             # A durable session does not wait for the answer: the message is sent again.
             assert stage.routed(b"m") == 1 or stage.kind == "durable"
@@ -605,6 +670,66 @@ class Disconnecting(Scenario):
         else:
             assert outcome == "done" or (self.discard and isinstance(outcome, Down))
             assert stage.routed(b"m") >= 1
+
+
+class DisconnectingOffline(Disconnecting):
+    """The broker is not there until half a second into the act."""
+
+    kinds = ("generated", "volatile")
+    cuttable = False
+
+    async def prepare(self, stage: Stage) -> None:
+        stage.be_offline()
+        stage.exchanges.append(await stage.client.enqueue("a", b"m", qos=1))
+
+
+class DisconnectingBesideOthers(Disconnecting):
+    """Another task waits for room, and has it if the client stays open."""
+
+    kinds = ("generated", "volatile")  # a durable session does not wait
+    settings = ONE
+
+    async def prepare(self, stage: Stage) -> None:
+        await super().prepare(stage)
+        stage.nursery.start_soon(self._publish, stage, stage.client)
+
+    async def _publish(self, stage: Stage, client: Client) -> None:
+        try:
+            await client.publish("a", b"other", qos=1)
+            stage.did.append("published")
+        except (ClientClosed, ClosedInDoubt):
+            stage.did.append("closed")
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        if outcome == "canceled":
+            assert stage.did == ["published"]
+            assert stage.routed(b"other") == 1
+        elif stage.play.disturbance.how in {"not", "close"}:
+            assert stage.did == ["closed"]
+        await super().check(stage, outcome)
+
+
+class DisconnectingWithAMessage(Scenario):
+    """Disconnects with a message in hand, which is acknowledged thereby."""
+
+    kinds = ("volatile", "durable")
+    silent = ("truncate",)
+
+    async def prepare(self, stage: Stage) -> None:
+        await stage.client.subscribe("t")
+        stage.broker.publish("t", b"1", qos=1)
+
+    async def act(self, stage: Stage) -> None:
+        await stage.client.messages.receive()
+        await stage.client.disconnect()
+
+    async def check(self, stage: Stage, outcome: Outcome) -> None:
+        with trio.move_on_after(stage.unit):
+            stage.got.append(int((await stage.client.messages.receive()).payload))
+        stage.client.messages.acknowledge()
+        if outcome == "done" and stage.play.disturbance.how in {"not", "cancel"}:
+            assert stage.got == []
+        await stage.client.unsubscribe("t")
 
 
 class Living(Scenario):
@@ -657,17 +782,20 @@ SCENARIOS: dict[str, Scenario] = {
     "publish-to-a-slow-broker": PublishToASlowBroker(),
     "publish-offline-0": PublishOffline(0),
     "publish-offline-2": PublishOffline(2),
+    "publish-down": PublishDown(0),
     "publish-interrupted-at-puback": PublishInterrupted(1, p.PubAck),
     "publish-interrupted-at-pubrec": PublishInterrupted(2, p.PubRec),
     "publish-interrupted-at-pubcomp": PublishInterrupted(2, p.PubComp),
     "enqueue-1": Enqueue(1),
     "enqueue-2": Enqueue(2),
     "enqueue-in-turn": EnqueueInTurn(2),
+    "enqueue-unstored": EnqueueUnstored(2),
     "follow": Follow(2),
     "flush": Flush(),
     "subscribe": Subscribe(),
     "subscribe-in-two-packets": Subscribe(9),
     "subscribe-offline": SubscribeOffline(),
+    "subscribe-down": SubscribeDown(),
     "unsubscribe": Unsubscribe(),
     "ping": Ping(),
     "ping-in-turn": PingInTurn(),
@@ -694,6 +822,9 @@ SCENARIOS: dict[str, Scenario] = {
     "adopting": Adopting(),
     "leaving": Leaving(),
     "disconnecting": Disconnecting(),
+    "disconnecting-offline": DisconnectingOffline(),
+    "disconnecting-beside-others": DisconnectingBesideOthers(),
+    "disconnecting-with-a-message": DisconnectingWithAMessage(),
     "disconnecting-for-good": Disconnecting(discard=True),
     "living": Living(),
 }

@@ -46,6 +46,8 @@ Outcome: TypeAlias = Verdict | MQTTError
 PREPARED = 1.0
 """Units of time between what comes before the act and the act."""
 LATER = PREPARED + 0.5
+CLOSED = 3.0
+"""Units after the close in which an act ends."""
 SETTLED = 5.0
 """Units after which nothing is under way any more."""
 
@@ -80,6 +82,11 @@ class Stage:
         self.reachable = trio.Event()
         """Whether the broker is, for which dialling waits."""
         self.reachable.set()
+        self.failing = 0
+        """How many attempts to dial fail."""
+        self.closed_at: float | None = None
+        self.closed_offline = False
+        """Whether the broker was not there when the client was closed."""
         self.exchanges: list[Exchange] = []
         """What the act enqueued."""
         self.got: list[int] = []
@@ -99,6 +106,9 @@ class Stage:
 
     async def dial(self) -> trio.abc.Stream:
         await self.reachable.wait()
+        if self.failing:
+            self.failing -= 1
+            raise OSError("unreachable")
         wire = Wire(await self.broker.dialer(), self.play, self.nursery)
         self._wires.append(wire)
         return wire
@@ -283,6 +293,10 @@ class Stage:
                     await exchange.wait()
         assert len(client._supervisor.demand) == 0
 
+    def check_stored(self) -> None:
+        """A client that was left without an exception has stored everything."""
+        assert not self.client._session.has_records
+
     def check_left(self) -> None:
         """Nothing is left of the client."""
         assert all(wire.closed for wire in self._wires)
@@ -321,6 +335,8 @@ class Scenario:
     """Of the client."""
     broker: ClassVar[dict[str, Any]] = {}
     kinds: ClassVar[tuple[Kind, ...]] = KINDS
+    also: ClassVar[tuple[type[MQTTError], ...]] = ()
+    """What the act may raise when the client is closed, besides that it was."""
     cuttable: ClassVar[bool] = True
     """Whether to cut the connection at every byte."""
     silent: tuple[How, ...] = ()

@@ -16,9 +16,10 @@ from ._errors import (
     MQTTError,
     NotSent,
     PersistenceError,
+    SubmitInterrupted,
 )
 from ._exchange import Answer, Demand, Exchange
-from ._requests import Pending, Transfer
+from ._requests import Holding, Pending, Transfer
 from ._session import SessionState
 from ._turns import Turns
 
@@ -128,7 +129,8 @@ class Answers:
             error.__cause__ = cause
             if isinstance(pending, Transfer):
                 exchange = self._answers.get(pending)
-                if isinstance(exchange, Exchange) and isinstance(error, InDoubt):
+                was_lost = cause is not None  # else it was ended here, and `end` follows
+                if was_lost and isinstance(exchange, Exchange) and isinstance(error, InDoubt):
                     exchange.interrupt(error)
             else:
                 answer = self._answers.pop(pending, None)
@@ -138,8 +140,12 @@ class Answers:
     def end(self) -> None:
         """The client ended: nobody waits any longer."""
         answers, self._answers = self._answers, {}
-        for answer in answers.values():
-            answer.settle(ClosedInDoubt("the client was closed before the broker answered"))
+        asked = self._session.subscriptions.was_asked
+        for pending, answer in answers.items():
+            if isinstance(pending, Holding) and not asked(pending):
+                answer.settle(client_closed())
+            else:
+                answer.settle(_closed_in_doubt())
 
     def accept_no_more(self) -> None:
         """The client is ending: nobody waits for room any longer."""
@@ -156,7 +162,18 @@ def client_closed() -> ClientClosed:
     return ClientClosed("the client was closed")
 
 
+def in_part(error: NotSent) -> InDoubt:
+    """What the end of a request means of which another part was answered."""
+    if isinstance(error, ClientClosed):
+        return _closed_in_doubt()
+    return SubmitInterrupted(f"not all of it was sent: {error}")
+
+
 def _final(error: NotSent | InDoubt) -> MQTTError:
     if isinstance(error, NotSent):
         return client_closed()
+    return _closed_in_doubt()
+
+
+def _closed_in_doubt() -> ClosedInDoubt:
     return ClosedInDoubt("the client was closed before the broker answered")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Literal
 
 import trio
 
 from . import _packets as p
+from ._answers import client_closed, in_part
 from ._bounds import Buffer, Overflow
 from ._channels import CHECKPOINT_EVERY, MessageChannel, open_channel
 from ._checks import Checks
 from ._connection import SEND_BUFFER
-from ._errors import Down, PendingLimit, SubscribeError
+from ._errors import ClientClosed, Down, NotSent, PendingLimit, SubscribeError
 from ._exchange import Exchange
 from ._outbox import Outbox
 from ._remainder import Remainder
@@ -43,6 +44,8 @@ class Client:
         self._scopes: set[MessageChannel] = set()
         self._pinging = trio.Lock()
         self._published = 0
+        self._was_cut_short = False
+        """Whether `aclose` ended it."""
         self._checks = Checks(supervisor.settings.limits)
 
     def __repr__(self) -> str:
@@ -289,8 +292,13 @@ class Client:
             await trio.lowlevel.cancel_shielded_checkpoint()  # there is nothing to interrupt
         try:
             with SENT:
-                for answer in answers:
-                    await answer.wait()
+                for number, answer in enumerate(answers):
+                    try:
+                        await answer.wait()
+                    except NotSent as error:
+                        if number:  # the others were answered
+                            raise in_part(error) from error.__cause__
+                        raise
         finally:
             for request in requests:
                 self._supervisor.answers.forget(request)
@@ -431,14 +439,26 @@ class Client:
             discard: also deletes the session at the broker, over a connection of its own.
 
         Raises:
-            ClientClosed: it was closed before, or ended meanwhile.
+            ClientClosed: it was closed before, or by `aclose` meanwhile.
             Down, ConnectionRefused: with `discard`, that connection could not be made. The client
                 is closed all the same.
         """
+        self._supervisor.check_open()
+        with NOT_SENT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        await self._disconnect(discard=discard)
+
+    async def leave(self) -> None:
+        """The body of ``async with`` ended. For `open_client` alone to call."""
+        with suppress(ClientClosed):  # another task closes it meanwhile
+            await self._disconnect()
+
+    async def _disconnect(self, *, discard: bool = False) -> None:
         supervisor = self._supervisor
-        supervisor.check_open()
         with NOT_SENT:
             await self._drain()
+        if self._was_cut_short:
+            raise client_closed()
         for channel in (self.messages, *self._scopes):
             channel.acknowledge_own()
         most = min(supervisor.settings.pause_timeout, DISCONNECT_MOST)
@@ -458,6 +478,7 @@ class Client:
 
         Unconfirmed exchanges raise `ClosedInDoubt`. Closing a client that is closed does nothing.
         """
+        self._was_cut_short |= not self._supervisor.is_ending
         await self._close()
         await trio.lowlevel.checkpoint()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import cast
 
 import trio
 
@@ -155,7 +156,7 @@ async def open_client(
         errors.append(error)
     try:
         await session.end()  # which shields itself
-    except Exception as error:  # noqa: BLE001, of the application's persistence, raised below
+    except BaseException as error:  # noqa: ASYNC103, BLE001, of the application's, raised below
         failures.append(error)
     _raise_all(failures, errors)
 
@@ -202,14 +203,24 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
                 if not supervisor.is_ending:
                     # Whichever task of the body had one of these, it has ended.
                     client.messages.end_scope(failed=False)
-                    await client.disconnect()
+                    await client.leave()
             except BaseException as error:  # noqa: ASYNC103, BLE001, raised below
                 errors.append(error)
             finally:
                 supervisor.close()
     except BaseException as error:  # noqa: ASYNC103, BLE001, while the nursery closed
-        errors.append(error)
+        errors.append(_alone(error))
     _raise_all(failures, errors)
+
+
+def _alone(error: BaseException) -> BaseException:
+    """Without the groups that our nursery wraps around a single one."""
+    while isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        if len(group.exceptions) > 1:
+            return group
+        error = group.exceptions[0]
+    return error
 
 
 def _raise_all(failures: list[BaseException], errors: list[BaseException]) -> None:
@@ -225,11 +236,11 @@ def _raise_together(failures: Sequence[BaseException], errors: Sequence[BaseExce
 
     With a failure, a Cancelled in the body is of our making.
     """
-    if not failures:
-        if errors:
-            raise errors[0]
-        return
+    if not failures and len(errors) == 1:
+        raise errors[0]
     others = [rest for error in errors if (rest := without_cancelled(error)) is not None]
-    if others:
-        raise BaseExceptionGroup("the client and its user failed", [*others, *failures])
-    raise failures[0]
+    told = [*others, *failures]
+    if len(told) > 1:
+        raise BaseExceptionGroup("the client and its user failed", told)
+    if told or errors:
+        raise (told or errors)[0]

@@ -114,9 +114,16 @@ class RequestScope:
 
     # As a trio.CancelScope
 
-    def cancel(self) -> None:
-        """Cancels the scope at once."""
-        self._scope.cancel()
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancels the scope at once.
+
+        Arguments:
+            reason: what the `trio.Cancelled` says, where Trio knows reasons: from 0.31 on.
+        """
+        if reason is None:
+            self._scope.cancel()
+        else:
+            self._scope.cancel(reason)
 
     @property
     def cancel_called(self) -> bool:

@@ -67,7 +67,7 @@ class Storer:
         self.commits = 0
 
     async def run(self) -> NoReturn:
-        """Commits until it is cancelled, and then once more, for `LAST` seconds at most.
+        """Commits until it is cancelled, and then once or twice more, for `LAST` seconds at most.
 
         Raises:
             Exception: a persistence of the application failed in its own way.
@@ -79,8 +79,9 @@ class Storer:
             await trio.sleep_forever()  # it was cut off
         except trio.Cancelled:
             self.hurry()
-            if self._journal.has_queued and not self._journal.is_taken:
-                await self._commit()  # noqa: ASYNC102, it shields itself
+            for _ in range(2):  # again to delete what the first time may have stored and refused
+                if self._journal.has_queued and not self._journal.is_taken:
+                    await self._commit()  # noqa: ASYNC102, it shields itself
             raise
 
     def hurry(self) -> None:

@@ -233,11 +233,13 @@ class Supervisor:
     def _go_offline(self, connection: Connection, cause: ConnectionLost | None) -> None:
         self.connection = None
         self._bytes_read += connection.bytes_read
+        # Without a cause it was ended here, by what ends the client.
         reason = "the client was closed" if cause is None else str(cause)
-        self.answers.lose(self.session.detach(reason), cause, ending=self.is_ending)
+        ending = cause is None or self.is_ending
+        self.answers.lose(self.session.detach(reason), cause, ending=ending)
         self.router.end_connection(reason)
         self.bells.progress.unpark_all()
-        if not self.is_ending:
+        if not ending:
             logger.warning("connection to %s lost: %s", self.settings.broker.name, reason)
         self._changed.unpark_all()
 
@@ -411,5 +413,9 @@ async def _until_one_ends(tasks: Sequence[Callable[[], Awaitable[None]]]) -> Non
         for task in tasks:
             nursery.start_soon(run, task)
     defects = [error for error in errors if not isinstance(error, ConnectionLost)]
-    if errors:
-        raise (defects or errors)[0]
+    try:
+        if errors:
+            raise (defects or errors)[0]
+    finally:
+        errors.clear()  # a frame that holds its own exception is a cycle
+        defects.clear()
