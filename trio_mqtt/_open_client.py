@@ -216,10 +216,10 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
 def _alone(error: BaseException) -> BaseException:
     """Without the groups that our nursery wraps around a single one."""
     while isinstance(error, BaseExceptionGroup):
-        group = cast("BaseExceptionGroup[BaseException]", error)
-        if len(group.exceptions) > 1:
-            return group
-        error = group.exceptions[0]
+        inner = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        if len(inner) > 1:
+            break
+        error = inner[0]
     return error
 
 
