@@ -49,6 +49,15 @@ PURE_LAYERS = [
 ]
 
 
+LONG = [
+    "tests/test_disturbed.py",
+    "tests/test_nothing_is_left.py",
+    "tests/test_guarantees.py",
+    "tests/test_fuzz.py",
+]
+"""Of these `tests` does a part, `everywhere` and `fuzz` the whole."""
+
+
 def offer_pyenv_versions() -> None:
     """Has pyenv's shims start every version that is installed, where nobody chose some."""
     pyenv = shutil.which("pyenv")
@@ -82,8 +91,11 @@ def tests(session: nox.Session) -> None:
     install(session, "tests")
     data = str(Path(session.create_tmp()) / "coverage")
     session.env["COVERAGE_FILE"] = data
-    session.run("coverage", "run", "-m", "pytest", "--ignore=tests/integration", *session.posargs)
+    elsewhere = ["tests/integration", *LONG]
+    ignored = [] if session.posargs else [f"--ignore={path}" for path in elsewhere]
+    session.run("coverage", "run", "-m", "pytest", *ignored, *session.posargs)
     if not session.posargs:
+        session.run("pytest", *LONG)  # which take several times as long while coverage watches
         layers = ",".join(f"*/trio_mqtt/{layer}.py" for layer in PURE_LAYERS)
         session.run("coverage", "report", f"--include={layers}", "--fail-under=100")
         session.run("coverage", "report", "--omit=*/cli/*", "--skip-covered")

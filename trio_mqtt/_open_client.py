@@ -215,11 +215,10 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
 
 def _alone(error: BaseException) -> BaseException:
     """Without the groups that our nursery wraps around a single one."""
-    while isinstance(error, BaseExceptionGroup):
+    if isinstance(error, BaseExceptionGroup):
         inner = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
-        if len(inner) > 1:
-            break
-        error = inner[0]
+        if len(inner) == 1:
+            return _alone(inner[0])
     return error
 
 
