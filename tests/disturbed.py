@@ -15,6 +15,7 @@ the same up to the disturbance, which is asserted. The clock is virtual, the net
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import zlib
@@ -138,7 +139,8 @@ def repeatable() -> Generator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
         patch.setattr(run, "_r", random.Random(0))
-        seeded = SimpleNamespace(Random=lambda: random.Random(0))
+        seeds = itertools.count()  # another for each client, as none may number as the one before
+        seeded = SimpleNamespace(Random=lambda: random.Random(next(seeds)))
         patch.setattr(trio_mqtt._supervisor, "random", seeded)  # noqa: SLF001
         yield
 

@@ -215,11 +215,10 @@ async def _running(supervisor: Supervisor) -> AsyncGenerator[Client, None]:
 
 def _alone(error: BaseException) -> BaseException:
     """Without the groups that our nursery wraps around a single one."""
-    if isinstance(error, BaseExceptionGroup):
-        inner = list(cast("BaseExceptionGroup[BaseException]", error).exceptions)
-        if len(inner) == 1:
-            return _alone(inner[0])
-    return error
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return _alone(group.exceptions[0]) if len(group.exceptions) == 1 else group
 
 
 def _raise_all(failures: list[BaseException], errors: list[BaseException]) -> None:
