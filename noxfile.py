@@ -14,6 +14,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
 nox.options.sessions = [
     "tests",
+    "coverage",
     "everywhere",
     "integration",
     "lint",
@@ -49,13 +50,23 @@ PURE_LAYERS = [
 ]
 
 
-LONG = [
-    "tests/test_disturbed.py",
-    "tests/test_nothing_is_left.py",
-    "tests/test_guarantees.py",
-    "tests/test_fuzz.py",
+NOT_ABOUT_PURE_LAYERS = [
+    "integration",
+    "test_disturbed",  # takes several times as long while coverage watches, as do the next three
+    "test_nothing_is_left",
+    "test_guarantees",
+    "test_fuzz",
+    "test_broker",
+    "test_chat",
+    "test_demo",
+    "test_examples",
+    "test_faults",
+    "test_file_system",
+    "test_persistence",
+    "test_plugin",
+    "test_power_loss",
+    "test_sqlite",
 ]
-"""Of these `tests` does a part, `everywhere` and `fuzz` the whole."""
 
 
 def offer_pyenv_versions() -> None:
@@ -87,31 +98,26 @@ def install(session: nox.Session, *groups: str, package: str = "-e.") -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The suite without real brokers, and the coverage of the pure layers."""
-    install(session, "tests")
-    data = str(Path(session.create_tmp()) / "coverage")
-    session.env["COVERAGE_FILE"] = data
-    elsewhere = ["tests/integration", *LONG]
-    ignored = [] if session.posargs else [f"--ignore={path}" for path in elsewhere]
-    session.run("coverage", "run", "-m", "pytest", *ignored, *session.posargs)
-    if not session.posargs:
-        session.run("pytest", *LONG)  # which take several times as long while coverage watches
-        layers = ",".join(f"*/trio_mqtt/{layer}.py" for layer in PURE_LAYERS)
-        session.run("coverage", "report", f"--include={layers}", "--fail-under=100")
-        session.run("coverage", "report", "--omit=*/cli/*", "--skip-covered")
+    """The suite without real brokers."""
+    install(session, "tests", "parallel")
+    session.run("pytest", "-n", "auto", "--ignore=tests/integration", *session.posargs)
 
 
 @nox.session
-def integration(session: nox.Session) -> None:
-    """The suite on mosquitto and RabbitMQ, which it starts itself."""
+def coverage(session: nox.Session) -> None:
+    """The branch coverage of the pure layers, by the tests that have to do with them."""
     install(session, "tests")
-    session.run("pytest", "tests/integration", "-rs", *session.posargs)
+    session.env["COVERAGE_FILE"] = str(Path(session.create_tmp()) / "coverage")
+    ignored = [f"--ignore-glob=tests/{name}*" for name in NOT_ABOUT_PURE_LAYERS]
+    session.run("coverage", "run", "-m", "pytest", *ignored, *session.posargs)
+    layers = ",".join(f"*/trio_mqtt/{layer}.py" for layer in PURE_LAYERS)
+    session.run("coverage", "report", f"--include={layers}", "--fail-under=100")
 
 
 @nox.session
 def everywhere(session: nox.Session) -> None:
     """Cancels, closes and cuts at every point of what an application may do; `tests` at some."""
-    install(session, "tests", "everywhere")
+    install(session, "tests", "parallel")
     session.env["TRIO_MQTT_EVERYWHERE"] = "1"
     files = ["tests/test_disturbed.py", "tests/test_nothing_is_left.py"]
     session.run("pytest", "-n", "auto", *files, *session.posargs)
@@ -120,7 +126,7 @@ def everywhere(session: nox.Session) -> None:
 @nox.session
 def fuzz(session: nox.Session) -> None:
     """Drives client and broker at random against a model; sends the client garbage. For long."""
-    install(session, "tests", "everywhere")
+    install(session, "tests", "parallel")
     session.env.setdefault("TRIO_MQTT_EXAMPLES", os.environ.get("TRIO_MQTT_EXAMPLES", "3000"))
     session.env.setdefault("TRIO_MQTT_FUZZ", os.environ.get("TRIO_MQTT_FUZZ", "300000"))
     files = ["tests/test_guarantees.py", "tests/test_fuzz.py"]
