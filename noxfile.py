@@ -115,6 +115,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def integration(session: nox.Session) -> None:
+    """The suite on mosquitto and RabbitMQ, which it starts itself."""
+    install(session, "tests")
+    session.run("pytest", "tests/integration", "-rs", *session.posargs)
+
+
+@nox.session
 def everywhere(session: nox.Session) -> None:
     """Cancels, closes and cuts at every point of what an application may do; `tests` at some."""
     install(session, "tests", "parallel")
