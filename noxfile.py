@@ -106,10 +106,12 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def coverage(session: nox.Session) -> None:
     """The branch coverage of the pure layers, by the tests that have to do with them."""
-    install(session, "tests")
+    install(session, "tests", "parallel")
     session.env["COVERAGE_FILE"] = str(Path(session.create_tmp()) / "coverage")
+    session.run("coverage", "erase")
     ignored = [f"--ignore-glob=tests/{name}*" for name in NOT_ABOUT_PURE_LAYERS]
-    session.run("coverage", "run", "-m", "pytest", *ignored, *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "-n", "auto", *ignored, *session.posargs)
+    session.run("coverage", "combine", "--quiet")
     layers = ",".join(f"*/trio_mqtt/{layer}.py" for layer in PURE_LAYERS)
     session.run("coverage", "report", f"--include={layers}", "--fail-under=100")
 
@@ -117,8 +119,9 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """The suite on mosquitto and RabbitMQ, which it starts itself."""
-    install(session, "tests")
-    session.run("pytest", "tests/integration", "-rs", *session.posargs)
+    install(session, "tests", "parallel")
+    # Two at a time, for most of them wait; and each has a RabbitMQ of its own.
+    session.run("pytest", "-n", "2", "tests/integration", "-rs", *session.posargs)
 
 
 @nox.session

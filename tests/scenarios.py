@@ -151,6 +151,7 @@ class EnqueueUnstored(Enqueue):
 
     kinds = ("durable",)
     cuttable = False
+    storage_fails = True
     also = (PersistenceError,)
 
     async def prepare(self, stage: Stage) -> None:

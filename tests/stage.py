@@ -343,6 +343,8 @@ class Scenario:
     """Which of `CUTS` there are none of."""
     opens_client: ClassVar[bool] = False
     """Whether the act does, so that there is none before."""
+    storage_fails: ClassVar[bool] = False
+    """Whether it does as told, which `MemoryPersistence` can."""
 
     def answer(self, stage: Stage, client_id: str, packet: p.Packet) -> Sequence[p.Packet] | None:
         """What the broker sends to a client instead of this; None for this."""
