@@ -57,6 +57,7 @@ LAYERS = [
     "_scopes",
     "_statistics",
     "_subscription_scope",
+    "_interface",
     "_client",
     "_open_client",
     "__init__",

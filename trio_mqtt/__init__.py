@@ -40,6 +40,7 @@ from ._errors import (
 )
 from ._exchange import AdoptedExchange, Exchange
 from ._file_system import FileSystem
+from ._interface import ClientLike, MessageChannelLike
 from ._open_client import open_client
 from ._packets import Message, Payload, QoS, Will
 from ._persistence import Persistence
@@ -58,6 +59,7 @@ __all__ = [
     "ChannelStatistics",
     "Client",
     "ClientClosed",
+    "ClientLike",
     "ClosedInDoubt",
     "ConnectionLost",
     "ConnectionRefused",
@@ -72,6 +74,7 @@ __all__ = [
     "MQTTError",
     "Message",
     "MessageChannel",
+    "MessageChannelLike",
     "MessagesMissed",
     "NotAuthorized",
     "NotSent",
