@@ -36,9 +36,6 @@ async def mqtt_broker(request: pytest.FixtureRequest) -> AsyncGenerator[Broker]:
 
     async with open_broker(**_options(request, "mqtt_broker")) as broker:
         yield broker
-    if broker.violations:
-        said = "\n".join(f"client {name!r}: {violation}" for name, violation in broker.violations)
-        pytest.fail(f"violations of the specification:\n{said}", pytrace=False)
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from trio_mqtt.testing import ScriptedBroker
+
 from . import documented
-from .scripted_broker import ScriptedBroker
 
 documented.hold()
 

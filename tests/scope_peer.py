@@ -14,9 +14,8 @@ import trio.testing
 from trio_mqtt import Client, MessageChannel, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink
 from trio_mqtt.testing._nursery import open_background_nursery
-
-from .scripted_broker import Link, ScriptedBroker
 
 _P = TypeVar("_P")
 
@@ -35,7 +34,7 @@ class Peer:
         """Topic filters that are answered with 0x80."""
         self.ahead: list[p.Packet] = []
         """What is sent in front of the next SUBACK or UNSUBACK, in one write."""
-        self._link: Link | None = None
+        self._link: ScriptedLink | None = None
 
     async def run(self) -> None:
         while True:
@@ -43,13 +42,13 @@ class Peer:
             with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._serve(self._link)
 
-    async def _serve(self, link: Link) -> None:
+    async def _serve(self, link: ScriptedLink) -> None:
         while (packet := await link.next()) is not None:
             self.log.append(packet)
             if not isinstance(packet, self.silent):
                 await self._answer(link, packet)
 
-    async def _answer(self, link: Link, packet: p.Served) -> None:
+    async def _answer(self, link: ScriptedLink, packet: p.Served) -> None:
         ahead, answers = self.ahead, list[p.Packet]()
         match packet:
             case p.Subscribe(packet_id, requests):

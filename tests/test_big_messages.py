@@ -14,10 +14,11 @@ import trio_mqtt
 from trio_mqtt import BigMessage, Buffer, MessagesMissed, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink
 
+from .links import subscribe
 from .memory_persistence import MemoryPersistence
 from .scope_peer import Failed, drain, peered
-from .scripted_broker import Link, ScriptedBroker, subscribe
 
 PRESENT = encode(p.ConnAck(True, 0))
 SIZE = 1_000_000
@@ -231,7 +232,7 @@ async def test_scopes_that_overlap_share_one(
             nursery.cancel_scope.cancel()
 
 
-async def answer_subscriptions(link: Link) -> None:
+async def answer_subscriptions(link: ScriptedLink) -> None:
     while (request := await link.next()) is not None:
         if isinstance(request, p.Subscribe):
             await link.send(p.SubAck(request.packet_id, (2,) * len(request.requests)))
@@ -292,7 +293,7 @@ async def test_a_consumer_that_fails_in_its_middle_has_the_broker_send_it_again(
 # Where the reader has to go on, on a real clock, as a thread writes the file
 
 
-async def confirm(link: Link) -> None:
+async def confirm(link: ScriptedLink) -> None:
     """Confirms what is published at QoS 1."""
     while (request := await link.next()) is not None:
         if isinstance(request, p.Delivery):
@@ -349,7 +350,7 @@ async def test_scopes_share_the_file_too_and_it_is_gone_in_the_end(
                 nursery.cancel_scope.cancel()
 
 
-async def answer_all(link: Link) -> None:
+async def answer_all(link: ScriptedLink) -> None:
     while (request := await link.next()) is not None:
         match request:
             case p.Subscribe():

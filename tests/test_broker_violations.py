@@ -51,7 +51,7 @@ ONE, TWO, TWO_AGAIN = (
 async def test_publishing(
     packets: Sequence[p.Packet], flaw: str, autojump_clock: MockClock
 ) -> None:
-    async with open_broker(max_unreleased=2) as broker:
+    async with open_broker(max_unreleased=2, strict=False) as broker:
         client = await RawClient.connect(broker.dialer)
         for packet in packets:
             await client.send(packet)
@@ -77,7 +77,7 @@ async def test_identifier_whose_answer_is_owed(
     def answer(_client_id: str, packet: p.Packet) -> Sequence[p.Packet] | None:
         return None if isinstance(packet, p.ConnAck) else []
 
-    async with open_broker(answer=answer) as broker:
+    async with open_broker(answer=answer, strict=False) as broker:
         client = await RawClient.connect(broker.dialer)
         await client.send(first)
         assert await client.settle() == []
@@ -122,7 +122,7 @@ async def test_identifier_whose_answer_is_owed(
 async def test_answering(
     qos: p.QoS, answers: Sequence[p.Packet], flaw: str, autojump_clock: MockClock
 ) -> None:
-    async with open_broker() as broker:
+    async with open_broker(strict=False) as broker:
         client = await RawClient.connect(broker.dialer)
         await client.send(p.Subscribe(1, (("a", 2),)))
         broker.publish("a", "1", qos=qos)
@@ -152,3 +152,20 @@ async def test_pubrel_in_the_order_in_which_pubrec_was_sent(autojump_clock: Mock
         await client.send(p.PubRel(2), p.PubRel(1))
         assert await client.settle() == [p.PubComp(2), p.PubComp(1)]
         assert not broker.violations
+
+
+async def test_a_violation_fails_the_test() -> None:
+    with pytest.raises(AssertionError, match="client '': Subscribe comes before CONNECT"):
+        async with open_broker() as broker:
+            client = RawClient(await broker.dialer())
+            await client.send(p.Subscribe(1, (("a", 0),)))
+            assert await client.wait_closed() == []
+
+
+async def test_a_test_that_fails_fails_as_itself() -> None:
+    with pytest.raises(KeyError):
+        async with open_broker() as broker:
+            client = RawClient(await broker.dialer())
+            await client.send(p.PingReq())
+            assert await client.wait_closed() == []
+            raise KeyError

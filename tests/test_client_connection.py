@@ -14,8 +14,9 @@ import trio_mqtt
 from trio_mqtt import _packets as p
 from trio_mqtt import open_client
 from trio_mqtt._codec311 import encode
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink
 
-from .scripted_broker import Link, ScriptedBroker, SlowStream, subscribe
+from .links import SlowStream, subscribe
 
 # Keep-alive
 
@@ -373,7 +374,7 @@ async def test_a_connection_that_lasted_starts_the_back_off_anew(
 async def test_a_day_of_reconnects_loses_nothing(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    async def confirm_some(link: Link, number: int) -> None:
+    async def confirm_some(link: ScriptedLink, number: int) -> None:
         for _ in range(number):
             packet = await link.next()
             match packet:

@@ -26,17 +26,16 @@ from trio_mqtt import (
 from trio_mqtt import _packets as p
 from trio_mqtt._records import Kind
 from trio_mqtt._storer import LAST, LAZY, RETRY
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink, open_broker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import Link, ScriptedBroker
 from .session_driver import delivery
 
 
 class Stage:
     """A client of an adopted session, the broker's end of its connection, and its persistence."""
 
-    def __init__(self, client: Client, link: Link, persistence: MemoryPersistence) -> None:
+    def __init__(self, client: Client, link: ScriptedLink, persistence: MemoryPersistence) -> None:
         self.client = client
         self.link = link
         self.persistence = persistence

@@ -36,10 +36,9 @@ from trio_mqtt import (
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
 from trio_mqtt._storer import LAST
-from trio_mqtt.testing import Broker, open_broker
+from trio_mqtt.testing import Broker, ScriptedBroker, open_broker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import ScriptedBroker
 from .session_driver import delivery
 from .test_client_durable import staged
 

@@ -14,9 +14,9 @@ import trio_mqtt
 from trio_mqtt import Buffer, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink, open_broker
 
-from .scripted_broker import Link, ScriptedBroker, subscribe
+from .links import subscribe
 
 Task = Callable[[], Awaitable[None]]
 
@@ -92,7 +92,7 @@ async def test_disconnecting_does_not_acknowledge_what_another_task_has(
 async def test_leaving_by_an_exception_leaves_it_unacknowledged(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    links: list[Link] = []
+    links: list[ScriptedLink] = []
 
     async def fail() -> None:
         async with open_client(scripted.dialer) as client:
@@ -312,7 +312,7 @@ async def test_an_endless_consumer_yields_to_others(
 # When the buffer is full
 
 
-async def serve(link: Link) -> None:
+async def serve(link: ScriptedLink) -> None:
     """Confirms what the client publishes."""
     while (packet := await link.next()) is not None:
         match packet:

@@ -15,8 +15,7 @@ from trio.testing import MockClock
 import trio_mqtt
 from trio_mqtt import _packets as p
 from trio_mqtt import open_client
-
-from .scripted_broker import ScriptedBroker
+from trio_mqtt.testing import ScriptedBroker
 
 
 async def test_at_most_once(scripted: ScriptedBroker, autojump_clock: MockClock) -> None:

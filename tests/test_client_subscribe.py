@@ -12,11 +12,10 @@ from trio.testing import MockClock
 import trio_mqtt
 from trio_mqtt import _packets as p
 from trio_mqtt import open_client
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink
 
-from .scripted_broker import Link, ScriptedBroker
 
-
-async def answer(link: Link, *return_codes: int) -> p.Subscribe:
+async def answer(link: ScriptedLink, *return_codes: int) -> p.Subscribe:
     subscribe = await link.expect(p.Subscribe)
     await link.send(p.SubAck(subscribe.packet_id, return_codes))
     return subscribe
@@ -38,7 +37,7 @@ async def test_subscribe_asks_for_8_filters_at_a_time(
     """Clouds close the connection on more."""
     asked: list[tuple[str, p.QoS]] = []
 
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         for codes in ([2] * 8, [1, 0x80, 0]):
             asked.extend((await answer(link, *codes)).requests)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +25,7 @@ from trio_mqtt import (
     MessageChannelLike,
     ResponseLost,
     SubscribeError,
+    testing,
 )
 from trio_mqtt.testing import (
     ClientMock,
@@ -424,3 +426,13 @@ async def test_what_an_application_swallows_fails_in_the_end() -> None:
 async def test_a_test_that_fails_fails_as_itself() -> None:
     with pytest.raises(KeyError), ClientMock(PublishCall("a", "")):
         raise KeyError
+
+
+async def test_the_example_of_the_page() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text(encoding="utf-8")
+    block = next(
+        block for block in page.split("```python\n") if block.startswith("async def report")
+    )
+    names: dict[str, Any] = {"trio_mqtt": trio_mqtt, **vars(trio_mqtt), **vars(testing)}
+    exec(block.split("```")[0], names)  # noqa: S102, it is ours
+    await names["test_the_disk_is_full"]()

@@ -12,10 +12,9 @@ from trio.testing import MockClock
 import trio_mqtt
 from trio_mqtt import ClientClosed, ClosedInDoubt, InDoubt, MQTTError, open_client
 from trio_mqtt import _packets as p
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, open_broker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import ScriptedBroker
 
 
 async def outcome(call: Callable[[], Awaitable[object]], found: list[object]) -> None:

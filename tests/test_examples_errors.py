@@ -17,10 +17,9 @@ from trio.testing import MockClock
 import trio_mqtt
 from trio_mqtt import Client, Dialer, init_session, open_client
 from trio_mqtt import _packets as p
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink, open_broker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import Link, ScriptedBroker
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 Lines = Callable[[], list[str]]
@@ -59,7 +58,7 @@ async def alerting(client: Client) -> AsyncGenerator[None]:
         yield
 
 
-async def acknowledge(link: Link) -> None:
+async def acknowledge(link: ScriptedLink) -> None:
     alert = await link.expect(p.Delivery)
     assert alert.message.payload == "🍸🆘".encode()
     await link.send(p.PubAck(alert.packet_id))
@@ -192,7 +191,7 @@ async def subscribing(scripted: ScriptedBroker) -> AsyncGenerator[None]:
         yield
 
 
-async def grant(link: Link, code: int = 2) -> None:
+async def grant(link: ScriptedLink, code: int = 2) -> None:
     await link.send(p.SubAck((await link.expect(p.Subscribe)).packet_id, (code,)))
 
 

@@ -17,10 +17,10 @@ import trio_mqtt
 from trio_mqtt import Client, Will, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import encode
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink, open_broker
 
+from .links import SlowStream
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import Link, ScriptedBroker, SlowStream
 
 
 async def enter(*arguments: Any, **options: Any) -> None:
@@ -438,7 +438,7 @@ async def test_what_ends_the_client_leaves_its_scopes_bare(
                     await messages.receive()
 
 
-async def answer_subscribe(link: Link) -> None:
+async def answer_subscribe(link: ScriptedLink) -> None:
     await link.send(p.SubAck((await link.expect(p.Subscribe)).packet_id, (2,)))
 
 
@@ -571,7 +571,7 @@ async def test_the_cancelled_in_a_group_of_the_body_is_left_out(
 
 def test_keyboard_interrupt_reaches_the_body() -> None:
     scripted = ScriptedBroker()
-    links: list[Link] = []
+    links: list[ScriptedLink] = []
 
     async def main() -> None:
         async with open_client(scripted.dialer):
@@ -607,7 +607,7 @@ async def test_leaving_sends_disconnect_behind_all_else_and_closes(
 async def test_leaving_waits_for_confirmations_as_long_as_they_come(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    async def confirm(link: Link) -> None:
+    async def confirm(link: ScriptedLink) -> None:
         for _ in range(5):
             delivery = await link.expect(p.Delivery)
             await trio.sleep(9)
@@ -831,7 +831,7 @@ async def test_after_the_end_every_call_raises_client_closed(
 async def test_leaving_is_not_cut_short_by_other_answers(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         delivery = await link.expect(p.Delivery)
         for _ in range(5):
             await link.expect(p.PingReq)
@@ -848,7 +848,7 @@ async def test_leaving_is_not_cut_short_by_other_answers(
 async def test_leaving_waits_for_a_pubrec_as_well(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         delivery = await link.expect(p.Delivery)
         await trio.sleep(8)
         await link.send(p.PubRec(delivery.packet_id))
@@ -870,7 +870,7 @@ async def test_leaving_waits_for_a_large_message_on_a_slow_link(
     slow = SlowStream(1)
     got: list[p.Served | None] = []
 
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         await link.expect(p.Connect)
         await link.send(p.ConnAck(False, 0))
         while (packet := await link.next()) is not None:
@@ -898,7 +898,7 @@ async def test_leaving_waits_for_a_large_message_on_a_slow_link(
 async def test_leaving_ends_though_the_broker_answers_pings_alone(
     scripted: ScriptedBroker, autojump_clock: MockClock, number: int
 ) -> None:
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         while (packet := await link.next()) is not None:
             if packet == p.PingReq():
                 await link.send(p.PingResp())
@@ -915,7 +915,7 @@ async def test_leaving_ends_though_the_broker_answers_pings_alone(
 async def test_leaving_does_not_wait_for_what_others_go_on_to_publish(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
-    async def serve(link: Link) -> None:
+    async def serve(link: ScriptedLink) -> None:
         while (packet := await link.next()) is not None:
             if isinstance(packet, p.Delivery):
                 await trio.sleep(0.03)

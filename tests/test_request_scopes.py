@@ -11,9 +11,9 @@ from trio.testing import MockClock
 
 import trio_mqtt
 from trio_mqtt import Client, fail_after, fail_at, move_on_after, move_on_at, open_client
+from trio_mqtt.testing import ScriptedBroker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import ScriptedBroker
 
 Request = Callable[[Client], Awaitable[object]]
 

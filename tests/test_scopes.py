@@ -13,9 +13,9 @@ from trio.testing import MockClock
 import trio_mqtt
 from trio_mqtt import Buffer, Client, ClosedInDoubt, Denied, SubscribeError, open_client
 from trio_mqtt import _packets as p
+from trio_mqtt.testing import ScriptedBroker
 
 from .scope_peer import ABSENT, PRESENT, Failed, at_once, drain, lossy, peered
-from .scripted_broker import ScriptedBroker
 
 # Entering
 

@@ -22,10 +22,9 @@ from trio_mqtt import (
     open_client,
 )
 from trio_mqtt import _packets as p
-from trio_mqtt.testing import Broker, open_broker
+from trio_mqtt.testing import Broker, ScriptedBroker, open_broker
 
 from .scope_peer import ABSENT, PRESENT, Failed, at_once, drain, lossy, peered
-from .scripted_broker import ScriptedBroker
 
 # The reader
 

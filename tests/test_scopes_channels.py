@@ -12,11 +12,10 @@ from trio.testing import MockClock
 
 from trio_mqtt import MessageChannel, adopt_session, init_session, open_client
 from trio_mqtt import _packets as p
-from trio_mqtt.testing import open_broker
+from trio_mqtt.testing import ScriptedBroker, open_broker
 
 from .memory_persistence import MemoryPersistence
 from .scope_peer import PRESENT, Failed, at_once, drain, lossy, peered
-from .scripted_broker import ScriptedBroker
 
 
 def exactly_once(number: int) -> p.Delivery:

@@ -8,9 +8,9 @@ from trio.testing import MockClock
 
 from trio_mqtt import SubscribeError
 from trio_mqtt import _packets as p
+from trio_mqtt.testing import ScriptedBroker
 
 from .scope_peer import ABSENT, PRESENT, at_once, drain, peered
-from .scripted_broker import ScriptedBroker
 
 
 async def test_a_filter_is_left_when_nobody_holds_it_any_more(

@@ -12,9 +12,9 @@ from trio.testing import MockClock
 
 from trio_mqtt import Buffer, Client, MessageChannel
 from trio_mqtt import _packets as p
+from trio_mqtt.testing import ScriptedBroker
 
 from .scope_peer import ABSENT, PRESENT, Failed, at_once, drain, lossy, not_hanging, peered
-from .scripted_broker import ScriptedBroker
 
 # Routing
 

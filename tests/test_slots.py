@@ -11,8 +11,7 @@ from trio.testing import MockClock
 
 from trio_mqtt import Client, Down, PendingLimit, move_on_after, open_client
 from trio_mqtt import _packets as p
-
-from .scripted_broker import Link, ScriptedBroker
+from trio_mqtt.testing import ScriptedBroker, ScriptedLink
 
 Request = Callable[[Client], Awaitable[object]]
 REQUESTS: dict[str, Request] = {
@@ -24,14 +23,14 @@ REQUESTS: dict[str, Request] = {
 requests = pytest.mark.parametrize("request_", REQUESTS.values(), ids=REQUESTS.keys())
 
 
-async def packet_id(link: Link) -> int:
+async def packet_id(link: ScriptedLink) -> int:
     """Of the next request."""
     packet = await link.next()
     assert isinstance(packet, (p.Delivery, p.Subscribe, p.Unsubscribe))
     return packet.packet_id
 
 
-async def abandon(client: Client, link: Link, request: Request) -> int:
+async def abandon(client: Client, link: ScriptedLink, request: Request) -> int:
     """Has it sent and cancelled, and returns its identifier."""
     with move_on_after(1) as scope:
         await request(client)

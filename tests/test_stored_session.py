@@ -22,9 +22,9 @@ from trio_mqtt import (
 )
 from trio_mqtt import _packets as p
 from trio_mqtt._records import SESSION_COPY_KEY, SESSION_KEY, Identity, Kind
+from trio_mqtt.testing import ScriptedBroker
 
 from .memory_persistence import MemoryPersistence
-from .scripted_broker import ScriptedBroker
 
 
 async def begun(client_id: str = "me") -> MemoryPersistence:

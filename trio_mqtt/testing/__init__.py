@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from . import packets
 from ._broker import Broker, SessionView, open_broker
 from ._broker_service import Record
 from ._calls import Call, PublishCall, SubscribeCall, UnsubscribeCall
 from ._doubles import ClientMock, ClientStub
 from ._faults import Faults, FaultyDialer
 from ._fixed_messages import FixedChannel
+from ._scripted_broker import ScriptedBroker, ScriptedLink
 
 __all__ = [
     "Broker",
@@ -19,8 +21,11 @@ __all__ = [
     "FixedChannel",
     "PublishCall",
     "Record",
+    "ScriptedBroker",
+    "ScriptedLink",
     "SessionView",
     "SubscribeCall",
     "UnsubscribeCall",
     "open_broker",
+    "packets",
 ]

@@ -212,6 +212,7 @@ async def open_broker(
     fail_filters: Container[str] = (),
     answer: Answer | None = None,
     rabbitmq: bool = False,
+    strict: bool = True,
 ) -> AsyncGenerator[Broker, None]:
     """Runs an MQTT 3.1.1 broker in this process, until the block is left.
 
@@ -225,8 +226,12 @@ async def open_broker(
         answer: called with a client identifier and a packet that is about to be sent. Returns what
             is sent instead: nothing withholds it, for later perhaps. None lets it pass.
         rabbitmq: has the habits of RabbitMQ 3.10.
+        strict: fails the test, as it leaves the block, if a client violated the specification.
 
     Exceptions of the body come out bare; so does that of a hook, which ends the body.
+
+    Raises:
+        AssertionError: a client violated the specification, if `strict`.
     """
     options = Options(
         users=users,
@@ -242,6 +247,9 @@ async def open_broker(
             yield Broker(service, nursery)
         finally:
             service.ended = True
+    if strict and service.core.violations:
+        said = [f"client {name!r}: {violation}" for name, violation in service.core.violations]
+        raise AssertionError("\n".join(["violations of the specification:", *said]))
 
 
 def _unprotected(hook: Callable[_P, _T]) -> Callable[_P, _T]:

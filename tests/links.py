@@ -1,0 +1,42 @@
+"""What tests on a `ScriptedBroker` share."""
+
+from __future__ import annotations
+
+import trio
+import trio.testing
+
+import trio_mqtt
+from trio_mqtt import _packets as p
+from trio_mqtt.testing import ScriptedLink
+
+
+async def subscribe(client: trio_mqtt.Client, link: ScriptedLink, topic_filter: str = "#") -> None:
+    """Has the client subscribe, so that what comes is the application's and stays."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.subscribe, topic_filter)
+        request = await link.expect(p.Subscribe)
+        await link.send(p.SubAck(request.packet_id, (2,)))
+
+
+class SlowStream(trio.abc.Stream):
+    """The client's end of a connection on which each write takes a while; `link` is the other."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._stream, theirs = trio.testing.memory_stream_pair()
+        self.link = ScriptedLink(theirs)
+        self.written: list[int] = []
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(self._seconds)
+        await self._stream.send_all(data)
+        self.written.append(len(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
