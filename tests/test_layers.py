@@ -30,6 +30,7 @@ LAYERS = [
     "_remainder",
     "_bounds",
     "_checks",
+    "_dialers",
     "_transport",
     "_persistence",
     "_threaded",
@@ -65,7 +66,7 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-PURE = LAYERS[: LAYERS.index("_transport")]
+PURE = LAYERS[: LAYERS.index("_dialers")]
 WITHOUT_TRIO = {"asyncio", "threading", "socket", "ssl", "time", "random", "logging"}
 
 

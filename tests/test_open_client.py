@@ -92,10 +92,16 @@ async def test_an_argument_of_another_type_is_an_error(
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("mqtts://host", "begins with 'mqtt://'"),
-        ("localhost", "begins with 'mqtt://'"),
-        ("localhost:1883", "begins with 'mqtt://'"),
-        ("http://user:secret@host", "begins with 'mqtt://'"),
+        ("mqttx://host", "begins with mqtt://.* unlike that of host"),
+        ("localhost", "begins with mqtt://"),
+        ("localhost:1883", "begins with mqtt://"),
+        ("http://user:secret@host", "begins with mqtt://"),
+        ("mqtts://", "no host"),
+        ("mqtt://host/?user=secret", "malformed"),
+        ("mqtts://user:pass@host/sec@ret", "malformed"),
+        ("mqtt+unix://tmp/socket", "three slashes"),
+        ("mqtt+unix://user:secret@", "three slashes"),
+        ("mqtt+unix:///", "three slashes"),
         ("mqtt://", "no host"),
         ("mqtt://user:secret@:1883", "no host"),
         ("mqtt://user:secret@host:99999", "malformed"),
@@ -105,7 +111,7 @@ async def test_an_argument_of_another_type_is_an_error(
         ("mqtt://user:secret?more@host", "percent-encode"),
         ("mqtt://user:secret/more@host", "percent-encode"),
         ("mqtt://user:12/secret@host", "percent-encode"),
-        ("user:secret@host", "begins with 'mqtt://'|malformed"),
+        ("user:secret@host", "begins with mqtt://|malformed"),
     ],
 )
 async def test_a_bad_url_is_denied_and_its_password_not_shown(url: str, match: str) -> None:

@@ -13,8 +13,10 @@ from ._big_message import BigMessage
 from ._bounds import Buffer, Overflow
 from ._channels import ChannelStatistics, MessageChannel
 from ._client import Client
+from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer
 from ._errors import (
     BadCredentials,
+    CertificateError,
     ClientClosed,
     ClosedInDoubt,
     ConnectionLost,
@@ -49,13 +51,14 @@ from ._scopes import RequestScope, fail_after, fail_at, move_on_after, move_on_a
 from ._sqlite import SQLite
 from ._statistics import Statistics
 from ._stored_session import Session, adopt_session, init_session, volatile_session
-from ._transport import Dialer
 
 __all__ = [
+    "TLS",
     "AdoptedExchange",
     "BadCredentials",
     "BigMessage",
     "Buffer",
+    "CertificateError",
     "ChannelStatistics",
     "Client",
     "ClientClosed",
@@ -104,5 +107,8 @@ __all__ = [
     "move_on_after",
     "move_on_at",
     "open_client",
+    "tcp_dialer",
+    "tls_dialer",
+    "unix_dialer",
     "volatile_session",
 ]

@@ -18,10 +18,12 @@ class Backoff:
         self._random = source
         self._ceiling = least
 
-    def lasted(self, seconds: float) -> None:
-        """A connection was up for this long."""
-        if seconds >= self._most:
+    def lasted(self, seconds: float) -> bool:
+        """A connection was up for this long. Returns whether that is long enough."""
+        stable = seconds >= self._most
+        if stable:
             self._ceiling = self._least
+        return stable
 
     def again(self) -> float:
         """Seconds to wait now, if the connection was of use though it did not last."""

@@ -49,9 +49,10 @@ class Client:
         self._checks = Checks(supervisor.settings.limits)
 
     def __repr__(self) -> str:
-        settings = self._supervisor.settings
-        state = "closed" if self._supervisor.closed else "online" if self.online else "offline"
-        return f"<Client {settings.client_id!r} of {settings.broker.name}: {state}>"
+        supervisor = self._supervisor
+        state = "closed" if supervisor.closed else "online" if self.online else "offline"
+        name = supervisor.connector.broker.name
+        return f"<Client {supervisor.settings.client_id!r} of {name}: {state}>"
 
     # Publishing
 

@@ -21,6 +21,7 @@ import attrs
 import trio
 
 from . import _packets as p
+from ._dialers import describe
 from ._errors import (
     BadCredentials,
     ConnectionLost,
@@ -131,6 +132,10 @@ class Connection:
         self.bytes_read = 0
 
     # Before and after
+
+    async def aclose(self) -> None:
+        """Closes it at once."""
+        await trio.aclose_forcefully(self._stream)
 
     async def handshake(self, connect: bytes, *, clean_session: bool) -> bool:
         """CONNECT and CONNACK. Returns whether the broker has the session.
@@ -302,11 +307,6 @@ class Connection:
                 pinged = trio.current_time()
                 session.ping()
                 self._bells.writer.set()
-
-
-def describe(error: BaseException) -> str:
-    """What a transport said, or what it raised where it said nothing."""
-    return str(error) or type(error).__name__
 
 
 def _pieces(packets: list[bytes]) -> Iterator[bytes | memoryview]:

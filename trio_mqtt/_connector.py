@@ -1,17 +1,24 @@
-"""Makes connections that the broker accepts: credentials, dialling, handshake."""
+"""Makes connections that a broker accepts: credentials, dialling, handshake, one broker's after
+another's."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import logging
+import ssl
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
 
 from . import _packets as p
-from ._connection import LOST, Connection, describe
-from ._errors import ConnectionLost, Down
+from ._connection import LOST, Connection
+from ._dialers import describe
+from ._errors import CertificateError, ConnectionLost, ConnectionRefused, Down, ProtocolViolation
 from ._foreign import unprotected
 from ._settings import Settings, check_credentials
+from ._transport import Address
+
+logger = logging.getLogger("trio_mqtt")
 
 
 class Connector:
@@ -20,21 +27,24 @@ class Connector:
     def __init__(self, settings: Settings, codec: p.Codec) -> None:
         self._settings = settings
         self._codec = codec
+        self.broker = settings.brokers[0]
+        """The one that is being tried, or that accepted."""
+        self._first = 0
+        """With which of them the next attempt begins."""
         self.in_doubt = False
         """Whether a CONNECT got no answer, since the last connection that was accepted."""
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[tuple[Connection, bool], None]:
-        """A connection that the broker accepted, and whether it has the session.
+        """A connection that a broker accepted, and whether it has the session.
 
         Raises:
-            Down: no connection could be made, or the broker did not accept it.
-            ConnectionRefused: the broker's answer.
+            Down: no connection could be made, or no broker accepted it.
+            ConnectionRefused: the answer of all of them.
         """
         clean = not self._settings.keep_session
-        connect = await self._connect_packet(clean=clean, will=self._settings.will)
-        async with self._handshake(connect) as (connection, present):
-            yield connection, present
+        async with self._accepted(clean=clean, will=self._settings.will) as accepted:
+            yield accepted
 
     async def discard(self) -> None:
         """Makes the broker forget the session, by a connection of its own, without Will.
@@ -42,46 +52,79 @@ class Connector:
         Raises:
             Down, ConnectionRefused: as `connect`.
         """
-        connect = await self._connect_packet(clean=True, will=None)
-        async with self._handshake(connect) as (connection, _):
+        async with self._accepted(clean=True, will=None) as (connection, _):
             try:
                 await connection.disconnect(self._codec.encode(p.Disconnect()))
             except ConnectionLost as error:
                 raise Down(f"the session may not be discarded: {error}") from error
 
+    def lasted(self, *, stable: bool) -> None:
+        """The connection ended. After one that did not last it is another broker's turn."""
+        brokers = self._settings.brokers
+        self._first = 0 if stable else (brokers.index(self.broker) + 1) % len(brokers)
+
     @asynccontextmanager
-    async def _handshake(self, connect: p.Connect) -> AsyncGenerator[tuple[Connection, bool], None]:
-        stream = await self._dial()
+    async def _accepted(
+        self, *, clean: bool, will: p.Will | None
+    ) -> AsyncGenerator[tuple[Connection, bool], None]:
+        connection, present = await self._try_all(clean=clean, will=will)
         try:
-            connection = Connection(
-                stream,
-                self._codec.new_decoder(self._settings.stream_over),
-                self._settings.pause_timeout,
-            )
-            try:
-                present = await connection.handshake(
-                    self._codec.encode(connect), clean_session=connect.clean_session
-                )
-            except ConnectionLost as error:
-                self.in_doubt = True
-                name = self._settings.broker.name
-                raise Down(f"{name} did not accept the connection: {error}") from error
             yield connection, present
         finally:
-            await trio.aclose_forcefully(stream)
+            await connection.aclose()
 
-    async def _dial(self) -> trio.abc.Stream:
-        name, pause = self._settings.broker.name, self._settings.pause_timeout
+    async def _try_all(self, *, clean: bool, will: p.Will | None) -> tuple[Connection, bool]:
+        """The first that is accepted, of all brokers in turn."""
+        brokers, errors = self._settings.brokers, list[ConnectionRefused | Down]()
+        for broker in (*brokers[self._first :], *brokers[: self._first]):
+            if errors:
+                logger.warning("%s", errors[-1])
+            self.broker = broker
+            try:
+                return await self._try(broker, clean=clean, will=will)
+            except (ConnectionRefused, Down) as error:
+                errors.append(error)
+        try:
+            raise _together(errors)
+        finally:
+            errors.clear()  # a frame that holds its own exception is a cycle
+
+    async def _try(
+        self, broker: Address, *, clean: bool, will: p.Will | None
+    ) -> tuple[Connection, bool]:
+        settings = self._settings
+        connect = await self._connect_packet(broker, clean=clean, will=will)
+        stream = await self._dial(broker)
+        decoder = self._codec.new_decoder(settings.stream_over)
+        connection = Connection(stream, decoder, settings.pause_timeout)
+        try:
+            encoded = self._codec.encode(connect)
+            return connection, await connection.handshake(encoded, clean_session=clean)
+        except BaseException as error:
+            await connection.aclose()
+            if not isinstance(error, ConnectionLost):
+                raise
+            self.in_doubt = True
+            is_other = isinstance(error, ProtocolViolation) or not connection.bytes_read
+            hint = broker.hint if is_other else ""
+            raise Down(f"{broker.name} did not accept the connection: {error}{hint}") from error
+
+    async def _dial(self, broker: Address) -> trio.abc.Stream:
+        name, pause = broker.name, self._settings.pause_timeout
         with trio.move_on_after(pause):
             try:
-                return await unprotected(self._settings.broker.dial)
+                return await unprotected(broker.dial)
+            except ssl.SSLCertVerificationError as error:
+                raise CertificateError(f"{name} is not to be trusted: {_reasons(error)}") from error
             except LOST as error:
                 raise Down(f"cannot connect to {name}: {_reasons(error)}") from error
         raise Down(f"cannot connect to {name} within {pause} s")
 
-    async def _connect_packet(self, *, clean: bool, will: p.Will | None) -> p.Connect:
+    async def _connect_packet(
+        self, broker: Address, *, clean: bool, will: p.Will | None
+    ) -> p.Connect:
         settings = self._settings
-        username, password = settings.username, settings.password
+        username, password = settings.credentials(broker)
         with trio.move_on_after(settings.pause_timeout) as scope:
             try:
                 if callable(username):
@@ -96,6 +139,16 @@ class Connector:
         if isinstance(password, str):
             password = password.encode()
         return p.Connect(settings.client_id, clean, settings.keep_alive, will, username, password)
+
+
+def _together(errors: Sequence[ConnectionRefused | Down]) -> ConnectionRefused | Down:
+    """What they come to: where people have to mend each of them, the last one of these."""
+    final = [error for error in errors if isinstance(error, (ConnectionRefused, CertificateError))]
+    if len(final) == len(errors) or len(errors) == 1:
+        return errors[-1]
+    down = Down("; ".join(map(str, errors)))
+    down.__cause__ = errors[-1]
+    return down
 
 
 def _reasons(error: BaseException) -> str:

@@ -6,6 +6,7 @@
     ├── NotSent                                 the request did not happen
     │   ├── Denied(ValueError)                  an illegal argument: a retry is futile
     │   ├── Down                                no connection after a failed attempt
+    │   │   └── CertificateError                the broker's certificate is not to be trusted
     │   ├── PendingLimit(trio.WouldBlock)       too many pending requests
     │   ├── PersistenceError                    it could not be stored
     │   ├── ClientClosed(trio.ClosedResourceError)
@@ -45,6 +46,15 @@ class Down(NotSent):
     """There is no connection, and the latest attempt to make one failed.
 
     The client keeps trying. `Client.wait_online` says when the request is worth another go.
+    """
+
+
+class CertificateError(Down):
+    """There is no connection, as the broker's certificate could not be verified.
+
+    It expired, is for another name, or by an authority that nobody here trusts: the message says
+    which. Before any broker ever accepted it ends the client, as only people can mend it;
+    afterwards the client keeps trying.
     """
 
 

@@ -11,6 +11,7 @@ import trio
 from ._bounds import Buffer
 from ._client import Client
 from ._codec311 import Codec
+from ._dialers import TLS, Dialer
 from ._errors import Denied
 from ._packets import MAX_PACKET_BYTES, Will
 from ._settings import (
@@ -24,18 +25,19 @@ from ._settings import (
 from ._stored_session import Session
 from ._supervisor import Supervisor, without_cancelled
 from ._transfers import AT_LEAST_ONCE_WINDOW, EXACTLY_ONCE_WINDOW, MAX_PENDING, Limits
-from ._transport import Dialer, resolve_broker
+from ._transport import resolve_brokers
 
 
 @asynccontextmanager
 async def open_client(
-    broker: str | Dialer,
+    broker: str | Dialer | Sequence[str | Dialer],
     *,
     client_id: str | None = None,
     session: Session | None = None,
     clean_session: bool = False,
     username: str | Credential | None = None,
     password: str | bytes | Callable[[], Awaitable[str | bytes]] | None = None,
+    tls: TLS | None = None,
     will: Will | None = None,
     keep_alive: int = 60,
     pause_timeout: float = 10,
@@ -61,8 +63,10 @@ async def open_client(
     Arguments:
         broker: ``mqtt://user:password@host:1883/``, of which all but the host may be left out and
             the path is yours; an IPv6 address stands in brackets, and in user name and password
-            ``: / ? # @`` are percent-encoded. Or a `Dialer`, an async callable that returns a
-            `trio.abc.Stream`.
+            ``: / ? # @`` are percent-encoded. ``mqtts://`` (port 8883) is over TLS,
+            ``mqtt+unix:///path`` over a Unix socket. Or a `Dialer`, an async callable that returns
+            a `trio.abc.Stream`. Or a list of brokers, tried in turn at every attempt to connect:
+            see below.
         client_id: the identifier of the session, by which the broker keeps it over lost
             connections, though not over the end of this process. Left out, one is generated, and
             the broker is told to keep nothing.
@@ -72,6 +76,9 @@ async def open_client(
             without one there is nothing to forget. A session that was adopted cannot be cleaned.
         username, password: override those of the URL. An async callable is awaited at every
             attempt to connect, of which its `OSError` is the failure.
+        tls: an `ssl.SSLContext`, for ``mqtts://``: private authorities, a client
+            certificate, ALPN. Left out, `ssl.create_default_context()`. An async callable is
+            awaited at every attempt to connect, so that certificates may change.
         will: what the broker publishes when the connection is lost, or closed by an exception.
         keep_alive: seconds, 65,535 at most; 0 for none. After one and a half times as long without
             a sign of life the broker closes the connection, and so the client gives one in time.
@@ -98,27 +105,28 @@ async def open_client(
         stream_over: bytes of a payload above which a message arrives as a `BigMessage`, to be read
             in pieces; None for never.
 
+    Of several brokers each attempt begins with the first; with the next one, if the connection did
+    not last for `reconnect_wait_max`. Each has `pause_timeout`. They ought to share their sessions,
+    as a cluster does. Where they do not, failing over is as if the broker had lost the session:
+    messages at QoS 1 and 2 still arrive, at one broker or the other, perhaps at both.
+
     Raises:
         Denied: an argument is illegal, or the session served another client.
         TypeError: an argument has another type.
-        Down: the first attempt failed, with `wait_online`.
-        ConnectionRefused: the broker's answer, before it ever accepted.
+        Down: the first attempt failed, with `wait_online`. A `CertificateError` also without.
+        ConnectionRefused: the answer of every broker, before one ever accepted.
         Exception: whatever a dialer, a credential or a persistence of yours raises that is no
             `OSError`.
     """
-    address = resolve_broker(broker)
+    brokers = resolve_brokers(broker, tls)
     if will is not None and not isinstance(will, Will):
         raise TypeError(f"a will is a Will, not {type(will).__name__}")
     if buffer is not None and not isinstance(buffer, Buffer):
         raise TypeError(f"a buffer is a Buffer, not {type(buffer).__name__}")
-    if username is None and password is None:
-        username, password = address.username, address.password
-    elif username is None:
-        username = address.username
     named = client_id is not None or session is not None
     session = _choose_session(session, client_id, clean_session=clean_session)
     settings = Settings(
-        broker=address,
+        brokers=brokers,
         client_id=session.client_id,
         keep_session=named,
         discard_first=session.discard_due or (named and clean_session),
@@ -144,8 +152,10 @@ async def open_client(
     )
     if reconnect_wait_max < reconnect_wait_min:
         raise Denied("reconnect_wait_max is less than reconnect_wait_min")
-    if not (callable(username) or callable(password)):
-        check_credentials(username, password)
+    for one in brokers:
+        user, secret = settings.credentials(one)
+        if not (callable(user) or callable(secret)):
+            check_credentials(user, secret)
     session.use()
     errors: list[BaseException] = []
     failures: list[BaseException] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import string
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import attrs
@@ -21,19 +21,23 @@ Credential: TypeAlias = Callable[[], Awaitable[str]]
 """Awaited at every attempt to connect, so that it may be one that expires. An `OSError` fails that
 attempt; any other exception ends the client."""
 
+UserName: TypeAlias = str | Credential | None
+Password: TypeAlias = str | bytes | Callable[[], Awaitable[str | bytes]] | None
+
 
 @attrs.frozen
 class Settings:
     """All of it."""
 
-    broker: Address
+    brokers: Sequence[Address]
+    """At least one, in the order in which they are tried."""
     client_id: str
     keep_session: bool
     """CleanSession 0 on the wire."""
     discard_first: bool
     """Whether the broker is to forget the session before the first connect."""
-    username: str | Credential | None
-    password: str | bytes | Callable[[], Awaitable[str | bytes]] | None = attrs.field(repr=False)
+    username: UserName
+    password: Password = attrs.field(repr=False)
     will: Will | None
     keep_alive: int
     pause_timeout: float
@@ -44,6 +48,13 @@ class Settings:
     buffer: Buffer
     unclaimed_wait: float
     stream_over: int | None
+
+    def credentials(self, broker: Address) -> tuple[UserName, Password]:
+        """Those for this broker: what `open_client` was told overrides the URL."""
+        username = broker.username if self.username is None else self.username
+        if self.username is None and self.password is None:
+            return username, broker.password
+        return username, self.password
 
 
 def check_credentials(username: str | None, password: str | bytes | None) -> None:

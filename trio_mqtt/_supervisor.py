@@ -21,6 +21,7 @@ from ._backoff import Backoff
 from ._connection import Bells, Connection
 from ._connector import Connector
 from ._errors import (
+    CertificateError,
     ConnectionLost,
     ConnectionRefused,
     Down,
@@ -88,8 +89,8 @@ class Supervisor:
         """Carries the session until the client is closed.
 
         Raises:
-            ConnectionRefused: the broker's answer, before it ever accepted.
-            Down: the first attempt failed, and was to succeed.
+            ConnectionRefused: the brokers' answer, before any ever accepted.
+            Down: the first attempt failed, and was to succeed; or its certificate was at fault.
             Exception: a dialer, a credential or a persistence of the application failed in its own
                 way.
         """
@@ -118,7 +119,7 @@ class Supervisor:
                 async with self.connector.connect() as (connection, present):
                     await self._serve(connection, present=present, backoff=backoff)
                 return
-            except ConnectionRefused as refusal:
+            except (ConnectionRefused, CertificateError) as refusal:
                 if not self.connects:
                     raise
                 self._set_down(refusal)
@@ -192,7 +193,8 @@ class Supervisor:
             cause = ConnectionLost(NOT_TAKEN) if self._overflow_ended else error
             raise
         finally:
-            backoff.lasted(trio.current_time() - began)
+            stable = backoff.lasted(trio.current_time() - began)
+            self.connector.lasted(stable=stable)
             self._bytes_written += outbox.written
             self._go_offline(connection, cause)
 
@@ -226,7 +228,7 @@ class Supervisor:
         self.session_present = present
         self.connects += 1
         self.bells.writer.set()
-        logger.info("connected to %s, session present: %s", self.settings.broker.name, present)
+        logger.info("connected to %s, session present: %s", self.connector.broker.name, present)
         self.bells.space.serve(lambda: connection.has_space)
         self._changed.unpark_all()
 
@@ -240,7 +242,7 @@ class Supervisor:
         self.router.end_connection(reason)
         self.bells.progress.unpark_all()
         if not ending:
-            logger.warning("connection to %s lost: %s", self.settings.broker.name, reason)
+            logger.warning("connection to %s lost: %s", self.connector.broker.name, reason)
         self._changed.unpark_all()
 
     @property

@@ -1,23 +1,14 @@
-"""A URL to a `Dialer` to a `trio.abc.Stream`."""
+"""A URL to a `Dialer`, with what else it says of a broker."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
-import trio
 
+from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer
 from ._errors import Denied
-
-Dialer: TypeAlias = Callable[[], Awaitable[trio.abc.Stream]]
-"""Makes a connection to a broker. An `OSError` or a `trio.BrokenResourceError` means that it could
-not be made this time; any other exception ends the client. Its `__qualname__` is the broker's name
-in messages."""
-
-PORT = 1883
-"""Of MQTT over TCP, as registered with IANA."""
 
 
 @attrs.frozen
@@ -29,48 +20,104 @@ class Address:
     dial: Dialer = attrs.field(repr=False)
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
+    hint: str = ""
+    """What may be the matter where something else than a broker of that kind answers."""
 
 
-def resolve_broker(broker: str | Dialer) -> Address:
-    """What `open_client` was given, as an `Address`.
+@attrs.frozen
+class _Scheme:
+    """What the URLs that begin so have in common."""
+
+    port: int | None
+    """Where the URL has none; None where there are no ports."""
+    dialer: Callable[[SplitResult, int, TLS | None], Dialer]
+    secure: bool = False
+    """Whether it speaks TLS."""
+    hint: str = ""
+
+
+def _tcp(parts: SplitResult, port: int, _: TLS | None) -> Dialer:
+    return tcp_dialer(parts.hostname or "", port)
+
+
+def _tls(parts: SplitResult, port: int, tls: TLS | None) -> Dialer:
+    host = parts.hostname or ""
+    return tls_dialer(tcp_dialer(host, port), host, tls=tls)
+
+
+def _unix(parts: SplitResult, _: int, __: TLS | None) -> Dialer:
+    return unix_dialer(unquote(parts.path))
+
+
+_SCHEMES = {
+    "mqtt": _Scheme(1883, _tcp, hint="; if it speaks TLS there, the URL is mqtts://"),
+    "mqtts": _Scheme(8883, _tls, secure=True, hint="; it may want another client certificate"),
+    "mqtt+unix": _Scheme(None, _unix),
+}
+"""The ports are those registered with IANA."""
+
+
+def resolve_brokers(
+    broker: str | Dialer | Sequence[str | Dialer], tls: TLS | None = None
+) -> Sequence[Address]:
+    """What `open_client` was given, as addresses, at least one.
 
     Raises:
-        Denied: the URL is malformed, has no host, or a scheme that is not supported.
-        TypeError: it is neither a `str` nor callable.
+        Denied: a URL is malformed, has no host, or a scheme that is not supported; there is no
+            broker; or none that `tls` is for.
+        TypeError: one is neither a `str` nor callable.
+    """
+    brokers = (broker,) if isinstance(broker, str) or callable(broker) else broker
+    if not isinstance(brokers, Sequence):
+        raise TypeError(f"a broker is a URL or a dialer, not {type(broker).__name__}")
+    if not brokers:
+        raise Denied("no broker")
+    if tls is not None and not any(isinstance(one, str) and _is_secure(one) for one in brokers):
+        raise Denied("tls is for URLs that begin with mqtts://; for a dialer: tls_dialer")
+    return [resolve_broker(one, tls) for one in brokers]
+
+
+def resolve_broker(broker: str | Dialer, tls: TLS | None = None) -> Address:
+    """One of them.
+
+    Raises:
+        Denied, TypeError: as `resolve_brokers`.
     """
     if isinstance(broker, str):
-        return _parse(broker)
+        return _parse(broker, tls)
     if callable(broker):
         return Address(getattr(broker, "__qualname__", type(broker).__name__), broker)
     raise TypeError(f"a broker is a URL or a dialer, not {type(broker).__name__}")
 
 
-def _parse(url: str) -> Address:
+def _is_secure(url: str) -> bool:
+    scheme = _SCHEMES.get(url.partition(":")[0].lower())
+    return scheme is not None and scheme.secure
+
+
+def _parse(url: str, tls: TLS | None) -> Address:
     parts = _split(url)
     if parts is None:
         raise Denied(
             "the broker's URL is malformed; in a user name or password percent-encode '/', '?', '#'"
         )
+    scheme = _SCHEMES.get(parts.scheme)
     where = _without_user(parts)
-    if parts.scheme != "mqtt":
-        raise Denied(f"a broker's URL begins with 'mqtt://', and with no other scheme yet: {where}")
-    if not parts.hostname:
+    if scheme is None:
+        *most, last = [f"{name}://" for name in _SCHEMES]
+        unlike = f", unlike that of {where}" if where else ""
+        raise Denied(f"a broker's URL begins with {', '.join(most)} or {last}{unlike}")
+    name = f"{parts.scheme}://{where}"
+    if scheme.port is None:
+        name += parts.path
+        if parts.hostname or not parts.path.strip("/"):
+            raise Denied(f"the path of a Unix socket follows three slashes, unlike in {name}")
+    elif not parts.hostname:
         raise Denied("the broker's URL names no host")
-    host, port = parts.hostname, PORT if parts.port is None else parts.port
-    try:
-        host.encode("idna")
-    except UnicodeError as error:
-        raise Denied(f"{host!r} is no name of a host: {error}") from error
-
-    async def dial() -> trio.abc.Stream:
-        try:
-            return await trio.open_tcp_stream(host, port)
-        except UnicodeError as error:  # Trio's rules for names are stricter
-            raise OSError(f"{host!r} is no name of a host: {error}") from error
-
+    port = (scheme.port or 0) if parts.port is None else parts.port
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
-    return Address(f"{parts.scheme}://{where}", dial, username, password)
+    return Address(name, scheme.dialer(parts, port, tls), username, password, scheme.hint)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -97,6 +97,7 @@ class Mosquitto(Broker):
         persistent: bool,
         users: Mapping[str, str],
         max_inflight_messages: int,
+        more: Sequence[str],
     ) -> None:
         username, password = next(iter(users.items()), (None, None))
         super().__init__("mosquitto", free_port(), username, password)
@@ -114,6 +115,7 @@ class Mosquitto(Broker):
                     f"persistence {'true' if persistent else 'false'}",
                     f"persistence_location {folder}/",
                     *self._authentication(users),
+                    *more,
                 ]
             )
             + "\n"
@@ -182,8 +184,11 @@ def mosquitto(
     persistent: bool = False,
     users: Mapping[str, str] | None = None,
     max_inflight_messages: int = 20,
+    more: Sequence[str] = (),
 ) -> Generator[Mosquitto]:
     """Runs a mosquitto. Its own default is 20 messages unacknowledged at once, too.
+
+    `more` are further lines of its configuration, such as those of another listener.
 
     Raises:
         Missing: it is not installed.
@@ -195,6 +200,7 @@ def mosquitto(
             persistent=persistent,
             users=users or {},
             max_inflight_messages=max_inflight_messages,
+            more=more,
         )
         broker.start()
         try:
