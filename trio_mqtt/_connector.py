@@ -97,17 +97,18 @@ class Connector:
         stream = await self._dial(broker)
         decoder = self._codec.new_decoder(settings.stream_over)
         connection = Connection(stream, decoder, settings.pause_timeout)
+        encoded = self._codec.encode(connect)
         try:
-            encoded = self._codec.encode(connect)
             return connection, await connection.handshake(encoded, clean_session=clean)
-        except BaseException as error:
-            await connection.aclose()
-            if not isinstance(error, ConnectionLost):
-                raise
+        except ConnectionLost as error:
             self.in_doubt = True
+            await connection.aclose()
             is_other = isinstance(error, ProtocolViolation) or not connection.bytes_read
             hint = broker.hint if is_other else ""
             raise Down(f"{broker.name} did not accept the connection: {error}{hint}") from error
+        except BaseException:
+            await connection.aclose()
+            raise
 
     async def _dial(self, broker: Address) -> trio.abc.Stream:
         name, pause = broker.name, self._settings.pause_timeout
