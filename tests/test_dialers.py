@@ -197,10 +197,25 @@ async def test_the_context_is_asked_for_at_every_attempt(autojump_clock: MockClo
             assert len(asked) > 2
 
 
-async def test_the_systems_certificates_are_the_default(autojump_clock: MockClock) -> None:
+async def test_the_systems_certificates_are_the_default_and_read_once(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ssl.SSLContext] = []
+
+    def create() -> ssl.SSLContext:
+        made.append(context)
+        return context
+
     async with secure_broker() as secure:
+        dialer = tls_dialer(secure.dialer, HOST)
         with pytest.raises(CertificateError, match="unable to get local issuer"):
-            await enter(tls_dialer(secure.dialer, HOST))
+            await enter(dialer)
+        context = certificates.client()
+        monkeypatch.setattr(ssl, "create_default_context", create)
+        dialer = tls_dialer(secure.dialer, HOST)
+        await enter(dialer)
+        await enter(dialer)
+        assert len(made) == 1
 
 
 async def test_tls_is_a_context_or_a_callable() -> None:
@@ -350,6 +365,36 @@ async def test_a_connection_that_lasted_makes_the_first_one_first_again(
             assert first.broker.sessions["a"].connected
 
 
+async def test_a_connection_that_lasted_is_tried_again_at_the_same_place(
+    autojump_clock: MockClock,
+) -> None:
+    async with two() as (first, second):
+        async with trio_mqtt.open_client(
+            [first.dialer, second.dialer], client_id="a", reconnect_wait_max=60
+        ) as client:
+            await trio.sleep(61)
+            first.broker.disconnect_all()
+            await client.wait_offline()
+            await client.wait_online()
+            assert first.broker.sessions["a"].connected
+        assert second.dialled_at == []
+
+
+async def test_each_url_has_its_credentials_unless_the_arguments_say_otherwise() -> None:
+    def url_for(user: str, url: str) -> str:
+        return url.replace("//", f"//{user}@")
+
+    async with open_broker(users={"alice": "1"}) as one, open_broker(users={"bob": "2"}) as other:
+        plain = [await one.listen(), await other.listen()]
+        await enter([url_for("alice:x", plain[0]), url_for("bob:2", plain[1])])
+        await enter([url_for("alice:x", url) for url in plain], username="bob", password="2")
+        await enter([url_for("x", plain[0]), url_for("bob", plain[1])], password="2")
+        with pytest.raises(NotAuthorized):
+            await enter(url_for("alice:1", plain[0]), username="alice")
+        with pytest.raises(Denied, match="password without user name"):
+            await enter([url_for("alice:1", plain[0]), plain[1]], password="2")
+
+
 async def test_a_broker_that_accepts_and_kicks_is_left_and_makes_no_tight_loop(
     autojump_clock: MockClock,
 ) -> None:
@@ -386,7 +431,9 @@ async def test_messages_go_on_at_the_other_broker(autojump_clock: MockClock) -> 
         for place in (first, second):
             nursery.start_soon(receive, place.broker)
             await place.broker.wait_subscribed("to", "a")
-        async with trio_mqtt.open_client([first.dialer, second.dialer], client_id="from") as client:
+        async with trio_mqtt.open_client(
+            [first.dialer, second.dialer], client_id="from", reconnect_wait_max=1
+        ) as client:
             for number in range(1000):
                 if number % 100 == 50:
                     first.is_away = not first.is_away
