@@ -380,6 +380,18 @@ async def test_a_connection_that_lasted_is_tried_again_at_the_same_place(
         assert second.dialled_at == []
 
 
+async def test_what_is_discarded_is_the_session_of_the_latest_broker(
+    autojump_clock: MockClock,
+) -> None:
+    async with two() as (first, second):
+        first.is_away = True
+        async with trio_mqtt.open_client([first.dialer, second.dialer], client_id="a") as client:
+            first.is_away = False
+            await client.disconnect(discard=True)
+        assert second.broker.sessions == {}
+        assert first.dialled_at == [0]
+
+
 async def test_each_url_has_its_credentials_unless_the_arguments_say_otherwise() -> None:
     def url_for(user: str, url: str) -> str:
         return url.replace("//", f"//{user}@")

@@ -31,6 +31,8 @@ class Connector:
         """The one that is being tried, or that accepted."""
         self._first = 0
         """With which of them the next attempt begins."""
+        self._latest = 0
+        """Which of them accepted, last of all, and so has the session."""
         self.in_doubt = False
         """Whether a CONNECT got no answer, since the last connection that was accepted."""
 
@@ -43,16 +45,17 @@ class Connector:
             ConnectionRefused: the answer of all of them.
         """
         clean = not self._settings.keep_session
-        async with self._accepted(clean=clean, will=self._settings.will) as accepted:
+        will = self._settings.will
+        async with self._accepted(self._first, clean=clean, will=will) as accepted:
             yield accepted
 
     async def discard(self) -> None:
-        """Makes the broker forget the session, by a connection of its own, without Will.
+        """Makes the latest broker forget the session, by a connection of its own, without Will.
 
         Raises:
             Down, ConnectionRefused: as `connect`.
         """
-        async with self._accepted(clean=True, will=None) as (connection, _):
+        async with self._accepted(self._latest, clean=True, will=None) as (connection, _):
             try:
                 await connection.disconnect(self._codec.encode(p.Disconnect()))
             except ConnectionLost as error:
@@ -60,30 +63,35 @@ class Connector:
 
     def lasted(self, *, stable: bool) -> None:
         """The connection ended. After one that did not last it is another broker's turn."""
-        brokers = self._settings.brokers
-        self._first = 0 if stable else (brokers.index(self.broker) + 1) % len(brokers)
+        self._first = 0 if stable else (self._latest + 1) % len(self._settings.brokers)
 
     @asynccontextmanager
     async def _accepted(
-        self, *, clean: bool, will: p.Will | None
+        self, first: int, *, clean: bool, will: p.Will | None
     ) -> AsyncGenerator[tuple[Connection, bool], None]:
-        connection, present = await self._try_all(clean=clean, will=will)
+        connection, present = await self._try_all(first, clean=clean, will=will)
         try:
             yield connection, present
         finally:
             await connection.aclose()
 
-    async def _try_all(self, *, clean: bool, will: p.Will | None) -> tuple[Connection, bool]:
+    async def _try_all(
+        self, first: int, *, clean: bool, will: p.Will | None
+    ) -> tuple[Connection, bool]:
         """The first that is accepted, of all brokers in turn."""
-        brokers, errors = self._settings.brokers, list[ConnectionRefused | Down]()
-        for broker in (*brokers[self._first :], *brokers[: self._first]):
+        errors: list[ConnectionRefused | Down] = []
+        numbered = list(enumerate(self._settings.brokers))
+        for number, broker in (*numbered[first:], *numbered[:first]):
             if errors:
                 logger.warning("%s", errors[-1])
             self.broker = broker
             try:
-                return await self._try(broker, clean=clean, will=will)
+                accepted = await self._try(broker, clean=clean, will=will)
             except (ConnectionRefused, Down) as error:
                 errors.append(error)
+            else:
+                self._latest = number
+                return accepted
         try:
             raise _together(errors)
         finally:
