@@ -470,8 +470,8 @@ async def test_no_broker_is_denied() -> None:
 async def test_tls_is_for_somebody() -> None:
     context = certificates.client()
     dialer = tcp_dialer("host", 1883)
-    for broker in ("mqtt://host", dialer, ["mqtt://host", "mqtt+unix:///run/x"]):
-        with pytest.raises(Denied, match="tls is for URLs that begin with mqtts://"):
+    for broker in ("mqtt://host", dialer, ["ws://host", "mqtt+unix:///run/x"]):
+        with pytest.raises(Denied, match="tls is for URLs that begin with mqtts:// or wss://"):
             await enter(broker, tls=context)
 
 

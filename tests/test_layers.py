@@ -30,6 +30,7 @@ LAYERS = [
     "_remainder",
     "_bounds",
     "_checks",
+    "_websocket",
     "_dialers",
     "_transport",
     "_persistence",
@@ -66,7 +67,7 @@ LAYERS = [
     "cli",
     "__main__",
 ]
-PURE = LAYERS[: LAYERS.index("_dialers")]
+PURE = LAYERS[: LAYERS.index("_websocket")]
 WITHOUT_TRIO = {"asyncio", "threading", "socket", "ssl", "time", "random", "logging"}
 
 

@@ -97,6 +97,8 @@ async def test_an_argument_of_another_type_is_an_error(
         ("localhost:1883", "begins with mqtt://"),
         ("http://user:secret@host", "begins with mqtt://"),
         ("mqtts://", "no host"),
+        ("ws:///path", "no host"),
+        ("ws://host/?user=sec@ret", "malformed"),
         ("mqtt://host/?user=secret", "malformed"),
         ("mqtts://user:pass@host/sec@ret", "malformed"),
         ("mqtt+unix://tmp/socket", "three slashes"),

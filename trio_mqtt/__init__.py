@@ -13,7 +13,7 @@ from ._big_message import BigMessage
 from ._bounds import Buffer, Overflow
 from ._channels import ChannelStatistics, MessageChannel
 from ._client import Client
-from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer
+from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer, websocket_dialer
 from ._errors import (
     BadCredentials,
     CertificateError,
@@ -111,4 +111,5 @@ __all__ = [
     "tls_dialer",
     "unix_dialer",
     "volatile_session",
+    "websocket_dialer",
 ]

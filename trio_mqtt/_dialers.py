@@ -1,4 +1,4 @@
-"""The transports, each as a `Dialer`. They compose: TLS goes over any other.
+"""The transports, each as a `Dialer`. They compose: TLS and WebSocket go over any other.
 
 ::
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 import trio
@@ -137,6 +137,38 @@ def describe(error: BaseException) -> str:
     if not str(error) and error.__cause__ is not None:
         return describe(error.__cause__)
     return str(error) or type(error).__name__
+
+
+def websocket_dialer(
+    dialer: Dialer, *, host: str, target: str = "/", headers: Sequence[tuple[str, str]] = ()
+) -> Dialer:
+    """WebSocket over what `dialer` connects to, which may be TLS.
+
+    It needs the extra ``trio-mqtt[websocket]``.
+
+    Arguments:
+        host: of the Host header, with the port where it is not the scheme's own.
+        target: path and query.
+        headers: further ones, such as a proxy may ask for.
+
+    Raises:
+        Denied: the extra is not installed.
+    """
+    try:
+        from ._websocket import open_websocket  # noqa: PLC0415, an extra
+    except ImportError as error:
+        raise Denied("WebSocket needs an extra: pip install 'trio-mqtt[websocket]'") from error
+
+    async def dial() -> trio.abc.Stream:
+        stream = await dialer()
+        try:
+            return await open_websocket(stream, host=host, target=target, headers=headers)
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+
+    dial.__qualname__ = f"ws://{host}{target.partition('?')[0]}"
+    return dial
 
 
 def _in_url(host: str) -> str:

@@ -63,10 +63,11 @@ async def open_client(
     Arguments:
         broker: ``mqtt://user:password@host:1883/``, of which all but the host may be left out and
             the path is yours; an IPv6 address stands in brackets, and in user name and password
-            ``: / ? # @`` are percent-encoded. ``mqtts://`` (port 8883) is over TLS,
-            ``mqtt+unix:///path`` over a Unix socket. Or a `Dialer`, an async callable that returns
-            a `trio.abc.Stream`. Or a list of brokers, tried in turn at every attempt to connect:
-            see below.
+            ``: / ? # @`` are percent-encoded. ``mqtts://`` (port 8883) is over TLS, ``ws://`` (80)
+            and ``wss://`` (443) over WebSocket, to the path and the query that follow, with the
+            extra ``trio-mqtt[websocket]``; ``mqtt+unix:///path`` over a Unix socket. Or a `Dialer`,
+            an async callable that returns a `trio.abc.Stream`. Or a list of brokers, tried in turn
+            at every attempt to connect: see below.
         client_id: the identifier of the session, by which the broker keeps it over lost
             connections, though not over the end of this process. Left out, one is generated, and
             the broker is told to keep nothing.
@@ -76,7 +77,7 @@ async def open_client(
             without one there is nothing to forget. A session that was adopted cannot be cleaned.
         username, password: override those of the URL. An async callable is awaited at every
             attempt to connect, of which its `OSError` is the failure.
-        tls: an `ssl.SSLContext`, for ``mqtts://``: private authorities, a client
+        tls: an `ssl.SSLContext`, for ``mqtts://`` and ``wss://``: private authorities, a client
             certificate, ALPN. Left out, `ssl.create_default_context()`. An async callable is
             awaited at every attempt to connect, so that certificates may change.
         will: what the broker publishes when the connection is lost, or closed by an exception.

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer
+from ._dialers import TLS, Dialer, tcp_dialer, tls_dialer, unix_dialer, websocket_dialer
 from ._errors import Denied
 
 
@@ -49,10 +49,18 @@ def _unix(parts: SplitResult, _: int, __: TLS | None) -> Dialer:
     return unix_dialer(unquote(parts.path))
 
 
+def _ws(parts: SplitResult, port: int, tls: TLS | None) -> Dialer:
+    below = _tls(parts, port, tls) if parts.scheme == "wss" else _tcp(parts, port, None)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return websocket_dialer(below, host=_without_user(parts), target=target)
+
+
 _SCHEMES = {
     "mqtt": _Scheme(1883, _tcp, hint="; if it speaks TLS there, the URL is mqtts://"),
     "mqtts": _Scheme(8883, _tls, secure=True, hint="; it may want another client certificate"),
     "mqtt+unix": _Scheme(None, _unix),
+    "ws": _Scheme(80, _ws),
+    "wss": _Scheme(443, _ws, secure=True),
 }
 """The ports are those registered with IANA."""
 
@@ -73,7 +81,7 @@ def resolve_brokers(
     if not brokers:
         raise Denied("no broker")
     if tls is not None and not any(isinstance(one, str) and _is_secure(one) for one in brokers):
-        raise Denied("tls is for URLs that begin with mqtts://; for a dialer: tls_dialer")
+        raise Denied("tls is for URLs that begin with mqtts:// or wss://; for a dialer: tls_dialer")
     return [resolve_broker(one, tls) for one in brokers]
 
 
@@ -130,7 +138,8 @@ def _split(url: str) -> SplitResult | None:
         port_is_good = parts.port is None or parts.port >= 0
     except ValueError:
         return None
-    misplaced = "@" in parts.path or parts.query or parts.fragment
+    has_query = parts.query and parts.scheme not in ("ws", "wss")
+    misplaced = "@" in parts.path + parts.query or parts.fragment or has_query
     return None if misplaced or not port_is_good else parts
 
 
