@@ -20,7 +20,6 @@ STATEMENT = re.compile(r"MQTT-\d+\.\d+\.\d+-\d+")
 SPECIFICATION = "https://docs.oasis-open.org/mqtt/mqtt/v3.1.1/mqtt-v3.1.1.html"
 
 SERVER = "A duty of the server. "
-WEBSOCKET = "The client has no WebSocket transport yet."
 NOT_TESTED = {
     "MQTT-3.1.3-9": SERVER + "The in-process broker rejects an identifier only as -8 says.",
     "MQTT-3.3.5-2": SERVER + "The in-process broker has no authorization of publishing.",
@@ -29,9 +28,6 @@ NOT_TESTED = {
     "MQTT-4.6.0-5": SERVER + "To the in-process broker every topic is ordered.",
     "MQTT-4.8.0-2": "The client knows no transient errors: what it cannot process is a violation, "
     "and where it has no room it closes the connection.",
-    "MQTT-6.0.0-1": WEBSOCKET,
-    "MQTT-6.0.0-3": WEBSOCKET,
-    "MQTT-6.0.0-4": WEBSOCKET,
     "MQTT-7.0.0-1": "Of servers that are clients of other servers.",
     "MQTT-7.0.0-2": "The client needs no extension: the integration tests run it on two brokers.",
     "MQTT-7.1.1-1": SERVER + "The in-process broker serves TCP.",

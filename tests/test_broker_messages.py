@@ -90,9 +90,24 @@ async def test_outbound(autojump_clock: MockClock) -> None:
         assert await ask(client, p.PubRec(2)) == p.PubRel(2)
         assert await ask(client, p.PubRec(2)) == p.PubRel(2)
         assert broker.sessions["raw"].in_flight == 1
-        await client.send(p.PubComp(2), p.PubComp(2), p.PubAck(1), p.PubRec(9))
+        await client.send(p.PubComp(2), p.PubComp(2), p.PubAck(1))
         assert await client.settle() == []
         assert broker.sessions["raw"].in_flight == 0
+        assert not broker.violations
+
+
+@pytest.mark.conformance("MQTT-4.3.3-1")
+async def test_pubrel_answers_a_pubrec_of_nothing(autojump_clock: MockClock) -> None:
+    async with open_broker() as broker:
+        client = await RawClient.connect(broker.dialer, clean_session=False)
+        await client.send(p.PubRec(9))
+        assert await client.settle() == [p.PubRel(9)]
+        assert broker.sessions["raw"].in_flight == 0
+        await client.send(p.PubComp(9))
+        await client.stream.aclose()
+        await broker.wait_disconnected("raw")
+        again = await RawClient.connect(broker.dialer, clean_session=False, session_present=True)
+        assert await again.settle() == []
         assert not broker.violations
 
 

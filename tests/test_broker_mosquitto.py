@@ -10,6 +10,8 @@ import trio
 
 from trio_mqtt.testing import open_broker
 
+from .integration.processes import start_process
+
 pytestmark = pytest.mark.mosquitto
 
 PATIENCE = 30
@@ -65,6 +67,53 @@ async def test_a_session_that_stays() -> None:
         lines = await run("mosquitto_sub", url, *known, "-t", "a", "-C", "50")
         # At QoS 2 it shows a message only when that is released.
         assert sorted(lines, key=int) == [str(number) for number in range(50)]
+        assert not broker.violations
+
+
+@pytest.mark.conformance("MQTT-3.1.2-8", "MQTT-3.1.2-16", "MQTT-3.1.2-17")
+@pytest.mark.parametrize("retain", [False, True])
+@pytest.mark.parametrize("qos", ["0", "1", "2"])
+@pytest.mark.parametrize("command", ["mosquitto_sub", "mosquitto_pub"])
+async def test_a_will_of_one_that_is_killed(command: str, qos: str, retain: bool) -> None:
+    async with open_broker() as broker, trio.open_nursery() as nursery:
+        url = await broker.listen()
+        port = str(urlsplit(url).port)
+        lines: list[str] = []
+        shown = ("-q", "2", "-F", "%t %p %q %r", "-C", "1")
+
+        async def watch() -> None:
+            lines.extend(await run("mosquitto_sub", url, "-i", "watcher", "-t", "will", *shown))
+
+        will = ["--will-topic", "will", "--will-payload", "gone", "--will-qos", qos]
+        will += ["--will-retain"] if retain else []
+        # It publishes what it reads, so that it stays.
+        stays = ["-l"] if command == "mosquitto_pub" else []
+        with trio.fail_after(PATIENCE):
+            process = await start_process(
+                nursery, [command, "-p", port, "-i", "dying", "-t", "a", *stays, *will]
+            )
+            nursery.start_soon(watch)
+            await broker.wait_connected("dying")
+            await broker.wait_subscribed("watcher", "will")
+            process.kill()
+            await broker.wait_disconnected("dying")
+            await process.wait()
+            await broker.wait_disconnected("watcher")
+        if retain:
+            lines += await run("mosquitto_sub", url, "-t", "will", *shown)
+        assert set(broker.retained) == ({"will"} if retain else set())
+    assert lines == [f"will gone {qos} 0", f"will gone {qos} 1"][: 1 + retain]
+    assert not broker.violations
+
+
+@pytest.mark.conformance("MQTT-3.14.4-3")
+async def test_no_will_of_one_that_parts() -> None:
+    async with open_broker() as broker:
+        url = await broker.listen()
+        will = ("--will-topic", "will", "--will-payload", "gone", "--will-retain")
+        await run("mosquitto_pub", url, "-i", "parting", "-t", "a", "-m", "x", *will)
+        await broker.wait_disconnected("parting")
+        assert broker.retained == {}
         assert not broker.violations
 
 

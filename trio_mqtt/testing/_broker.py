@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -210,6 +211,7 @@ async def open_broker(
     grant: Grant | None = None,
     max_qos: p.QoS = 2,
     fail_filters: Container[str] = (),
+    session_expiry: float | None = None,
     answer: Answer | None = None,
     rabbitmq: bool = False,
     strict: bool = True,
@@ -220,9 +222,12 @@ async def open_broker(
         users: everybody's password; others are refused with return code 5. None lets all in.
         max_in_flight: how many unacknowledged messages a client gets; further ones wait.
         max_unreleased: how many messages at QoS 2 a client may have published and not released
-            (PUBREL). One more is a violation, and closes the connection, as mosquitto does.
+            (PUBREL). One more is a violation, and closes the connection. Mosquitto lets that one
+            pass, and closes it on the next.
         grant: from a topic filter and its QoS to SUBACK's code; by default `max_qos` at most.
         fail_filters: topic filters to answer with 0x80.
+        session_expiry: seconds by Trio's clock after which a session of CleanSession 0 ends whose
+            client is away. None keeps it for as long as the broker runs.
         answer: called with a client identifier and a packet that is about to be sent. Returns what
             is sent instead: nothing withholds it, for later perhaps. None lets it pass.
         rabbitmq: has the habits of RabbitMQ 3.10.
@@ -241,8 +246,13 @@ async def open_broker(
         fail_filters=fail_filters,
         habits=RABBITMQ if rabbitmq else STANDARD,
     )
-    service = Service(Core(options), _unprotected(answer) if answer else None)
+    service = Service(
+        Core(options),
+        _unprotected(answer) if answer else None,
+        math.inf if session_expiry is None else session_expiry,
+    )
     async with open_background_nursery() as nursery:
+        nursery.start_soon(service.expire_sessions)
         try:
             yield Broker(service, nursery)
         finally:

@@ -2,7 +2,7 @@
 
 A transition is one call. It changes the sessions, and appends to the `outbound` queues and to the
 `state` of the links that it concerns, which need not be the one that the packet came from. Whoever
-calls looks at all links afterwards.
+calls looks at all links afterwards, and at the sessions that were `left`.
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ class Core:
     violations: list[tuple[str, ProtocolViolation]] = attrs.field(
         init=False, factory=list[tuple[str, ProtocolViolation]]
     )
+    left: list[Session] = attrs.field(init=False, factory=list[Session])
+    """Those that stay although their network connection ended, until whoever calls empties it."""
     refusal: int | None = attrs.field(init=False, default=None)
     """The return code for every CONNECT, if it is not to be accepted."""
     _serial: itertools.count[int] = attrs.field(init=False, factory=lambda: itertools.count(1))
@@ -119,10 +121,17 @@ class Core:
         if session is None:
             return
         session.detach()
-        if session.clean and self.sessions.get(session.client_id) is session:
-            del self.sessions[session.client_id]  # [MQTT-3.1.2-6]
+        if session.clean:
+            self.end_session(session)  # [MQTT-3.1.2-6]
+        else:
+            self.left.append(session)  # [MQTT-3.1.2-4]
         if will is not None and publish_will:  # [MQTT-3.1.2-8] [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             self.route(p.Message(will.topic, will.payload, will.qos, will.retain))
+
+    def end_session(self, session: Session) -> None:
+        """Forgets it, unless a network connection serves it, or it is not there any more."""
+        if not session.connected and self.sessions.get(session.client_id) is session:
+            del self.sessions[session.client_id]
 
     def forget(self) -> None:
         """Loses all sessions and retained messages."""

@@ -21,7 +21,7 @@ from trio_mqtt._errors import ProtocolViolation
 
 from ._broker_core import Core
 from ._broker_link import Link, LinkState
-from ._broker_session import Raw
+from ._broker_session import Raw, Session
 from ._server311 import server_decoder
 
 CONNECT_WAIT = 10
@@ -57,11 +57,14 @@ class Record:
 class Service:
     """What the connections of one broker share."""
 
-    def __init__(self, core: Core, answer: Answer | None) -> None:
+    def __init__(self, core: Core, answer: Answer | None, session_expiry: float = math.inf) -> None:
         self.core = core
         self.answer = answer
         self.log: list[Record] = []
         self.ended = False
+        self._session_expiry = session_expiry
+        self._expiring: dict[Session, float] = {}
+        """The sessions without connection, and when they end: the next one first."""
         self._scopes: dict[Link, trio.CancelScope] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._resumed = trio.Event()
@@ -76,13 +79,34 @@ class Service:
         for link, scope in self._scopes.items():
             if link.state is LinkState.CUT:
                 scope.cancel()
+        self._note_expiring()
         self._changed.unpark_all()
+
+    def _note_expiring(self) -> None:
+        if self._session_expiry < math.inf:
+            end = trio.current_time() + self._session_expiry
+            for session in self.core.left:
+                self._expiring.pop(session, None)  # to go to the end
+                self._expiring[session] = end
+        self.core.left.clear()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Waits until transitions have made `condition` true. Always a checkpoint."""
         await trio.lowlevel.checkpoint()
         while not condition():
             await self._changed.park()
+
+    @trio.lowlevel.enable_ki_protection
+    async def expire_sessions(self) -> None:
+        """Ends each session when its client has been away for too long. Runs until cancelled."""
+        while True:
+            await self.wait_until(lambda: bool(self._expiring))
+            session, end = next(iter(self._expiring.items()))
+            await trio.sleep_until(end)
+            if self._expiring.get(session) == end:  # else it was used meanwhile
+                del self._expiring[session]
+                self.core.end_session(session)
+                self.settle()
 
     @property
     def paused(self) -> bool:

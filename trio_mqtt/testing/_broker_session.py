@@ -117,19 +117,24 @@ class Session:
             ProtocolViolation: the exchange is at another step.
         """
         pending = self.in_flight.get(answer.packet_id)
-        if pending is None:
-            return
-        if not isinstance(answer, _ANSWERS[_step(pending)]):  # [MQTT-3.3.4-1] [MQTT-4.3.3-1]
-            name = type(answer).__name__.upper()
-            raise ProtocolViolation(f"{name} {answer.packet_id} answers {_step(pending)}")
-        del self.in_flight[answer.packet_id]
+        if pending is not None:
+            if not isinstance(answer, _ANSWERS[_step(pending)]):  # [MQTT-3.3.4-1] [MQTT-4.3.3-1]
+                name = type(answer).__name__.upper()
+                raise ProtocolViolation(f"{name} {answer.packet_id} answers {_step(pending)}")
+            del self.in_flight[answer.packet_id]
         if isinstance(answer, p.PubRec):
-            # Behind the others, as PUBRELs keep the order of the PUBRECs [MQTT-4.6.0-4].
-            release = p.PubRel(answer.packet_id)
-            self.in_flight[answer.packet_id] = release
-            assert self._outbound is not None
-            self._outbound.append(release)
+            self._release(answer.packet_id, is_owed=pending is not None)
         self._send_queued()
+
+    def _release(self, packet_id: int, *, is_owed: bool) -> None:
+        """Sends PUBREL, as to every PUBREC [MQTT-4.3.3-1]: without it, a client that still knows of
+        an exchange which has ended here could never end it."""
+        release = p.PubRel(packet_id)
+        if is_owed:
+            # Behind the others, as PUBRELs keep the order of the PUBRECs [MQTT-4.6.0-4].
+            self.in_flight[packet_id] = release
+        assert self._outbound is not None
+        self._outbound.append(release)
 
     def accept(self, delivery: p.Delivery, limit: int) -> bool:
         """Whether a PUBLISH at QoS 2 is new, and not one that came before [MQTT-4.3.3-2].
