@@ -162,11 +162,11 @@ def _together(errors: Sequence[ConnectionRefused | Down]) -> ConnectionRefused |
 
 def _reasons(error: BaseException) -> str:
     """What was said, and by each address of a host that has several."""
+    said = describe(error)
     match error.__cause__:
-        case None:
-            return describe(error)
         case BaseExceptionGroup(exceptions=causes):
             reasons = dict.fromkeys(map(describe, causes))
         case cause:
-            reasons = dict.fromkeys((describe(cause),))
-    return f"{describe(error)} ({', '.join(reasons)})"
+            reasons = {} if cause is None else {describe(cause): None}
+    others = [reason for reason in reasons if reason not in said]
+    return f"{said} ({', '.join(others)})" if others else said

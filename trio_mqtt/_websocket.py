@@ -47,21 +47,25 @@ async def open_websocket(
     """Makes a WebSocket of a stream, which stays open if that fails.
 
     Raises:
-        OSError: there is none, or it does not speak MQTT. So is a `trio.BrokenResourceError`.
+        OSError: there is none, or it does not speak MQTT.
         Denied: `host`, `target` or a header is not legal in HTTP.
     """
     connection = WSConnection(ConnectionType.CLIENT)
     websocket = WebSocketStream(stream, connection)
-    await stream.send_all(_request(connection, host, target, headers))
-    while True:
-        data = await stream.receive_some(READ_SIZE)
-        if not data:
-            raise OSError("the connection was closed in the WebSocket handshake")
-        events = _events(connection, data)
-        if events:
-            _check_accepted(events[0])
-            websocket.take(events[1:])
-            return websocket
+    request = _request(connection, host, target, headers)
+    try:
+        await stream.send_all(request)
+        events: Sequence[Event] = ()
+        while not events:
+            events = _events(connection, await stream.receive_some(READ_SIZE))
+    except trio.BrokenResourceError as error:
+        raise OSError(_CLOSED) from error
+    _check_accepted(events[0])
+    websocket.take(events[1:])
+    return websocket
+
+
+_CLOSED = "the connection was closed in the WebSocket handshake"
 
 
 def _check_accepted(event: Event) -> None:
@@ -92,8 +96,10 @@ def _events(connection: WSConnection, data: bytes | bytearray) -> list[Event]:
     """What the server's answer means.
 
     Raises:
-        OSError: it is none of HTTP.
+        OSError: it is none of HTTP, or none at all.
     """
+    if not data:
+        raise OSError(_CLOSED)
     try:
         connection.receive_data(bytes(data))
         return list(connection.events())

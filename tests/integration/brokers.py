@@ -70,11 +70,18 @@ class Broker:
     password: str | None = attrs.field(default=None, repr=False)
     best_qos: Literal[1, 2] = 2
     """What it grants to a subscription, and what a message at QoS 2 comes to."""
+    websocket_port: int = 0
+    """0 where there is none."""
 
     @property
     def url(self) -> str:
         """For `open_client`."""
         return self.url_at(self.port)
+
+    @property
+    def websocket_url(self) -> str:
+        """The same over WebSocket."""
+        return self.url_at(self.websocket_port).replace("mqtt://", "ws://") + "/ws"
 
     def url_at(self, port: int) -> str:
         """The same with the port of a relay."""
@@ -100,7 +107,7 @@ class Mosquitto(Broker):
         more: Sequence[str],
     ) -> None:
         username, password = next(iter(users.items()), (None, None))
-        super().__init__("mosquitto", free_port(), username, password)
+        super().__init__("mosquitto", free_port(), username, password, 2, free_port())
         self._folder = folder
         self._executable = find_program("mosquitto", "mosquitto")
         self._process: _Process | None = None
@@ -116,6 +123,8 @@ class Mosquitto(Broker):
                     f"persistence {'true' if persistent else 'false'}",
                     f"persistence_location {folder}/",
                     *self._authentication(users),
+                    f"listener {self.websocket_port} {HOST}",
+                    "protocol websockets",
                     *more,
                 ]
             )
@@ -226,8 +235,8 @@ def rabbitmq() -> Generator[Broker]:
     epmd = find_program("epmd", "erlang-base")
     username, password = next(iter(USERS.items()))
     with _folder("rabbitmq") as folder:
-        broker = Broker("rabbitmq", free_port(), username, password, best_qos=1)
-        environment = _configure_rabbitmq(folder, broker.port)
+        broker = Broker("rabbitmq", free_port(), username, password, 1, free_port())
+        environment = _configure_rabbitmq(folder, broker)
         # The server would start one by itself, which outlives it.
         mapper = _Process([epmd, "-address", HOST], folder, environment)
         try:
@@ -241,11 +250,13 @@ def rabbitmq() -> Generator[Broker]:
             mapper.stop(timeout=10)
 
 
-def _configure_rabbitmq(folder: Path, port: int) -> dict[str, str]:
+def _configure_rabbitmq(folder: Path, broker: Broker) -> dict[str, str]:
     """Writes its configuration, and returns the environment that points there."""
     (folder / "rabbitmq.conf").write_text(
         "listeners.tcp = none\n"
-        f"mqtt.listeners.tcp.1 = {HOST}:{port}\n"
+        f"mqtt.listeners.tcp.1 = {HOST}:{broker.port}\n"
+        f"web_mqtt.tcp.ip = {HOST}\n"
+        f"web_mqtt.tcp.port = {broker.websocket_port}\n"
         "mqtt.allow_anonymous = false\n"
         f"load_definitions = {folder / 'definitions.json'}\n"
         "log.console = true\n"
@@ -268,10 +279,10 @@ def _configure_rabbitmq(folder: Path, port: int) -> dict[str, str]:
         ],
     }
     (folder / "definitions.json").write_text(json.dumps(definitions))
-    (folder / "enabled_plugins").write_text("[rabbitmq_mqtt].\n")
+    (folder / "enabled_plugins").write_text("[rabbitmq_mqtt,rabbitmq_web_mqtt].\n")
     return {
         "HOME": str(folder),  # of .erlang.cookie
-        "RABBITMQ_NODENAME": f"mqtt{port}@localhost",
+        "RABBITMQ_NODENAME": f"mqtt{broker.port}@localhost",
         "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
         "RABBITMQ_CONF_ENV_FILE": os.devnull,
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
