@@ -40,7 +40,7 @@ from .stage import CLOSED, PREPARED, Kind, Outcome, Scenario, Stage
 HANGING = 500.0
 """Seconds in which every play has long ended."""
 COMMIT_SECONDS = 0.01
-STRIDE = 1 if "TRIO_MQTT_EVERYWHERE" in os.environ else 16
+STRIDE = int(os.environ.get("TRIO_MQTT_STRIDE", "16"))
 """Of how many points one is disturbed."""
 
 

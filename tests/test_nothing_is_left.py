@@ -19,7 +19,7 @@ from .scope_peer import not_hanging
 from .soak import Soak
 from .stage import check_idle
 
-EPISODES = 10_000 if "TRIO_MQTT_EVERYWHERE" in os.environ else 1_000
+EPISODES = 10_000 if "TRIO_MQTT_STRIDE" in os.environ else 1_000
 MOST_BLOCKS = 2_000
 """Of memory, that caches may take; a leak takes more than one for each episode."""
 
