@@ -200,9 +200,12 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measures the package against other clients, for some minutes."""
     install(session, "bench")
-    session.run("python", "-m", "benchmarks", *session.posargs)
-    if not session.posargs:
-        session.run("python", "-m", "benchmarks.scopes")
+    if session.posargs:
+        session.run("python", "-m", "benchmarks", *session.posargs)
+        return
+    for work in ("receive", "publish", "durable"):
+        session.run("python", "-m", "benchmarks", work, "--json", f"build/{work}.json")
+    session.run("python", "-m", "benchmarks.scopes")
 
 
 @nox.session

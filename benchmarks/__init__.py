@@ -13,7 +13,8 @@ to choose from. What makes it fair:
   the ratio to the client of reference in the same run.
 - The time of the processor is that of the client's process alone, with all of its threads.
 
-====================  ===================================================================
+===================== ===================================================================
+`benchmarks.volatile` receiving and publishing, without a disk
 `benchmarks.durable`  messages that survive a crash of the publisher
 `benchmarks.scopes`   receiving, by the number of open scopes; a command of its own
 `benchmarks.works`    what a work is: its cells, its contenders, and what is to be known
@@ -23,7 +24,7 @@ to choose from. What makes it fair:
 `benchmarks.job`      what passes between this process and that of a client
 `benchmarks.clients`  one adapter for each client
 `benchmarks.peer`     the other end, on `benchmarks.packets`
-====================  ===================================================================
+===================== ===================================================================
 
 A client is added as a module in `benchmarks.clients`, and a `Contender` in each work that it can
 do. A work is added as a module beside `benchmarks.durable`, a line in `WORKS` of the command, and

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import attrs
 
-from . import disk, durable, report, runner
+from . import disk, durable, report, runner, volatile
 from .works import Cell, Contender, Work
 
-WORKS = {work.name: work for work in (durable.WORK,)}
+WORKS = {work.name: work for work in (volatile.RECEIVE, volatile.PUBLISH, durable.WORK)}
 FSYNC_SECONDS = 1.0
 BUILD = runner.ROOT / "build"
 """What git ignores, on the disk that is worked on: a temporary directory is often none."""

@@ -15,7 +15,7 @@ from .works import Cell, Contender, Work
 
 MQTTIUM = Contender(
     "mqttium, SQLite",
-    "mqttium",
+    "mqttium_adapter",
     "sqlite",
     "The store of its documentation. Its persistence/sqlite.py says `PRAGMA journal_mode=WAL` and "
     '`PRAGMA synchronous=NORMAL`, of which SQLite says: "Writers sync the WAL on every '

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import attrs
 
@@ -15,7 +17,7 @@ class Job:
     """One measurement of one client."""
 
     work: str
-    """What to do: ``durable``, the others are to come."""
+    """What to do: ``durable``, ``publish`` or ``receive``."""
     store: str
     """Where the client keeps its session: a name that its adapter knows."""
     directory: Path
@@ -40,6 +42,11 @@ class Job:
     def to_json(self) -> str:
         """For the command line of an adapter."""
         return json.dumps({**attrs.asdict(self), "directory": str(self.directory)})
+
+    @property
+    def topic_filter(self) -> str:
+        """To subscribe to, for the messages of ``receive``."""
+        return f"load/{self.tasks}/{self.payload_size}"
 
     @property
     def payload(self) -> bytes:
@@ -69,9 +76,13 @@ class Sample:
         """Messages per second."""
         return self.messages / self.wall
 
-    def print(self) -> None:
-        """As the last line of an adapter."""
+    def leave(self) -> NoReturn:
+        """Prints it as the last line of an adapter, and ends that at once.
+
+        How a client ends is not what is measured, and in the middle of a load some take long.
+        """
         print(json.dumps(attrs.asdict(self)), flush=True)
+        os._exit(0)
 
 
 class Meter:

@@ -12,15 +12,19 @@ from typing import NamedTuple
 
 CONNACK = b"\x20\x02\x00\x00"
 PINGRESP = b"\xd0\x00"
+SUBACK = b"\x90\x03"
+"""Before the packet identifier, and the return code of one topic filter."""
 DISCONNECT = b"\xe0\x00"
 
 CONNECT = 0x10
+PUBLISH_0 = 0x30
 PUBLISH_1 = 0x32
 PUBLISH_2 = 0x34
 PUBACK = 0x40
 PUBREC = 0x50
 PUBREL = 0x62
 PUBCOMP = 0x70
+SUBSCRIBE = 0x82
 PINGREQ = 0xC0
 
 ANSWER_SIZE = 4
@@ -81,12 +85,22 @@ def split(data: bytes) -> Iterator[Run]:
 
 
 def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
-    """A PUBLISH with the packet identifier 0."""
-    body = len(topic).to_bytes(2, "big") + topic + bytes(2) + b"x" * payload_size
-    header = bytearray((PUBLISH_1 if qos == 1 else PUBLISH_2,))
+    """A PUBLISH, with the packet identifier 0 if it has one."""
+    identifier = bytes(2 if qos else 0)
+    body = len(topic).to_bytes(2, "big") + topic + identifier + b"x" * payload_size
+    header = bytearray((PUBLISH_0 + 2 * qos,))
     length = len(body)
     while length >= 0x80:
         header.append(length & 0x7F | 0x80)
         length >>= 7
     header.append(length)
     return bytes(header) + body
+
+
+def publish_run(template: bytes, identifiers: bytes) -> bytes:
+    """A PUBLISH for each packet identifier, of two bytes."""
+    size, at = len(template), identifier_offset(template)
+    data = bytearray(template) * (len(identifiers) // 2)
+    data[at::size] = identifiers[::2]
+    data[at + 1 :: size] = identifiers[1::2]
+    return bytes(data)

@@ -3,7 +3,9 @@
 It runs in a process of its own, ``python -m benchmarks.peer``, writes its port as its first line,
 and serves one connection after the other until it is terminated. To CONNECT it says that there is
 no session; a PUBLISH at QoS 1 gets PUBACK, one at QoS 2 PUBREC and its PUBREL PUBCOMP, a PINGREQ
-PINGRESP. It stores, routes and checks nothing. All that one read brought is answered by one
+PINGRESP. To SUBSCRIBE with the topic ``load/WINDOW/SIZE`` it sends messages of so many bytes, at
+QoS 0 as fast as they are taken, above that WINDOW at once, another for each that is confirmed. It
+stores, routes and checks nothing. All that one read brought is answered by one
 write, and `packets.split` takes no step for each packet, so what it costs is the system calls.
 
 Each measurement has a row "the peer itself": a client of bare sockets, which is as simple, on this
@@ -17,6 +19,8 @@ import socket
 from . import packets as p
 
 READ_SIZE = 256 * 1024
+BURST = 1000
+"""Messages at QoS 0 that are written at once."""
 
 
 def main() -> None:
@@ -32,21 +36,69 @@ def main() -> None:
 
 def serve(connection: socket.socket) -> None:
     """Answers one client until it goes."""
-    rest = b""
     try:
-        while data := connection.recv(READ_SIZE):
+        Service(connection).run()
+    except (ConnectionResetError, BrokenPipeError):
+        return  # how a client ends is not what is measured
+
+
+class Service:
+    """One connection, and the load that was asked for on it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._load = b""
+        """A PUBLISH of those that are asked for."""
+
+    def run(self) -> None:
+        """Answers until DISCONNECT, or the end."""
+        rest = b""
+        while data := self._connection.recv(READ_SIZE):
             data = rest + data
             answers: list[bytes] = []
             used = 0
             for run in p.split(data):
                 if run.data == p.DISCONNECT:
                     return
-                answers.append(answer(run))
+                answers.append(self._answer(run))
                 used += len(run.data)
             rest = data[used:]
-            connection.sendall(b"".join(answers))
-    except (ConnectionResetError, BrokenPipeError):
-        return  # how a client ends is not what is measured
+            self._connection.sendall(b"".join(answers))
+            while self._load[:1] == bytes((p.PUBLISH_0,)):
+                self._connection.sendall(self._load)
+
+    def _answer(self, run: p.Run) -> bytes:
+        match run.first_byte:
+            case p.SUBSCRIBE:
+                return self._subscribe(run.data)
+            case p.PUBACK | p.PUBCOMP:
+                return p.publish_run(self._load, identifiers(run))
+            case _:
+                return answer(run)
+
+    def _subscribe(self, packet: bytes) -> bytes:
+        """SUBACK, and what begins behind it."""
+        size = int.from_bytes(packet[4:6], "big")
+        topic, qos = packet[6 : 6 + size], packet[6 + size]
+        _, window, payload_size = topic.split(b"/")
+        suback = p.SUBACK + packet[2:4] + bytes((qos,))
+        template = p.publish_template(qos, topic, int(payload_size))
+        if not qos:
+            self._load = template * BURST
+            return suback
+        self._load = template
+        numbers = b"".join(number.to_bytes(2, "big") for number in range(1, int(window) + 1))
+        return suback + p.publish_run(template, numbers)
+
+
+def identifiers(run: p.Run) -> bytes:
+    """Those of answers, behind one another."""
+    found = bytearray(2 * len(run))
+    found[::2], found[1::2] = run.data[2 :: run.size], run.data[3 :: run.size]
+    return bytes(found)
+
+
+_ANSWERS = {p.PUBLISH_1: p.PUBACK, p.PUBLISH_2: p.PUBREC, p.PUBREC: p.PUBREL, p.PUBREL: p.PUBCOMP}
 
 
 def answer(run: p.Run) -> bytes:
@@ -56,12 +108,12 @@ def answer(run: p.Run) -> bytes:
         ValueError: no load contains them.
     """
     match run.first_byte:
-        case p.PUBLISH_1:
-            return run.answers(p.PUBACK, p.identifier_offset(run.data))
-        case p.PUBLISH_2:
-            return run.answers(p.PUBREC, p.identifier_offset(run.data))
-        case p.PUBREL:
-            return run.answers(p.PUBCOMP, 2)
+        case p.PUBLISH_0:
+            return b""
+        case p.PUBLISH_1 | p.PUBLISH_2:
+            return run.answers(_ANSWERS[run.first_byte], p.identifier_offset(run.data))
+        case p.PUBREC | p.PUBREL:
+            return run.answers(_ANSWERS[run.first_byte], 2)
         case p.CONNECT:
             return p.CONNACK
         case p.PINGREQ:

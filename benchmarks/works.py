@@ -24,9 +24,13 @@ class Cell:
 
     qos: int
     tasks: int
+    """Or messages under way at once, where the peer is who publishes them."""
+    unit: str = "task"
 
     def __str__(self) -> str:
-        return f"QoS {self.qos}, {self.tasks} task{'s' * (self.tasks > 1)}"
+        if not self.tasks:
+            return f"QoS {self.qos}"
+        return f"QoS {self.qos}, {self.tasks} {self.unit}{'s' * (self.tasks > 1)}"
 
 
 @attrs.frozen

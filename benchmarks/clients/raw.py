@@ -13,7 +13,7 @@ from collections import deque
 
 from benchmarks import packets as p
 from benchmarks.job import TOPIC, Job, Meter, Sample
-from benchmarks.peer import READ_SIZE
+from benchmarks.peer import BURST, READ_SIZE, answer
 
 CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04raw!"
 
@@ -66,11 +66,54 @@ class Load:
         data[self._identifier_at + 1 :: size] = run.data[3 :: run.size]
         return bytes(data)
 
-    def run(self, seconds: float) -> None:
-        """Goes on for as long."""
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            self.step()
+
+class Reception:
+    """Messages that come on one connection."""
+
+    def __init__(self, connection: socket.socket, job: Job) -> None:
+        self._connection = connection
+        self._rest = b""
+        self.meter = Meter()
+        topic = job.topic_filter.encode()
+        body = b"\0\1" + len(topic).to_bytes(2, "big") + topic + bytes((job.qos,))
+        connection.sendall(bytes((p.SUBSCRIBE, len(body))) + body)
+        suback = len(p.SUBACK) + 3
+        while len(self._rest) < suback:
+            self._rest += connection.recv(READ_SIZE)
+        self._rest = self._rest[suback:]
+
+    def step(self) -> None:
+        """Answers what came, and takes in one read."""
+        answers: list[bytes] = []
+        used = 0
+        for run in p.split(self._rest):
+            used += len(run.data)
+            answers.append(answer(run))
+            if run.first_byte < p.PUBACK:
+                self.meter.messages += len(run)
+        self._connection.sendall(b"".join(answers))
+        self._rest = self._rest[used:] + self._connection.recv(READ_SIZE)
+
+
+class Flood:
+    """Messages at QoS 0, as fast as they are taken."""
+
+    def __init__(self, connection: socket.socket, job: Job) -> None:
+        self._connection = connection
+        self._burst = p.publish_template(0, TOPIC.encode(), job.payload_size) * BURST
+        self.meter = Meter()
+
+    def step(self) -> None:
+        """One write."""
+        self._connection.sendall(self._burst)
+        self.meter.messages += BURST
+
+
+def run_for(work: Load | Reception | Flood, seconds: float) -> None:
+    """Goes on for as long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        work.step()
 
 
 def main(job: Job) -> Sample:
@@ -80,12 +123,13 @@ def main(job: Job) -> Sample:
         connection.sendall(CONNECT)
         if connection.recv(len(p.CONNACK)) != p.CONNACK:
             raise ConnectionRefusedError("no CONNACK")
-        load = Load(connection, job)
-        load.run(job.warm_up)
+        kind = Reception if job.work == "receive" else Load if job.qos else Flood
+        load = kind(connection, job)
+        run_for(load, job.warm_up)
         load.meter.start()
-        load.run(job.seconds)
+        run_for(load, job.seconds)
         return load.meter.stop({"Python": platform.python_version()})
 
 
 if __name__ == "__main__":
-    main(Job.from_command_line()).print()
+    main(Job.from_command_line()).leave()

@@ -19,39 +19,46 @@ from mqttium.persistence import MemoryInflightStore, SqliteInflightStore
 
 from benchmarks.job import TOPIC, Job, Meter, Sample
 
+from .asynchronous import publishing, receiving
 
-async def main(job: Job) -> Sample:
-    """Publishes, each task one message after the other."""
+VERSIONS = {"mqttium": version("mqttium")}
+
+
+async def main(job: Job) -> None:
+    """Publishes, each task one message after the other; or receives."""
     store = open_store(job)
-    client = AsyncClient("bench", clean_start=False, max_outbound_inflight=job.tasks, store=store)
+    client = AsyncClient(
+        "bench", clean_start=False, max_outbound_inflight=job.tasks or None, store=store
+    )
     await client.connect("127.0.0.1", job.port)
-    try:
-        return await measure(client, job)
-    finally:
-        await client.disconnect()
-        if isinstance(store, SqliteInflightStore):
-            store.close()
+    sample = await (receive if job.work == "receive" else publish)(client, job)
+    sample.leave()
 
 
-async def measure(client: AsyncClient, job: Job) -> Sample:
+async def publish(client: AsyncClient, job: Job) -> Sample:
     """The work itself."""
     payload = job.payload
+
+    async def one(qos: int) -> None:
+        receipt = await client.publish(TOPIC, payload, qos=qos)
+        if qos:
+            await receipt.wait()
+
+    return await publishing(job, one, VERSIONS, yields=False)
+
+
+async def receive(client: AsyncClient, job: Job) -> Sample:
+    """The work itself."""
     meter = Meter()
 
-    async def publish() -> None:
-        while True:
-            receipt = await client.publish(TOPIC, payload, qos=job.qos)
-            await receipt.wait()
+    async def count() -> None:
+        async for _ in client.messages():
             meter.messages += 1
 
-    tasks = [asyncio.create_task(publish()) for _ in range(job.tasks)]
-    await asyncio.sleep(job.warm_up)
-    meter.start()
-    await asyncio.sleep(job.seconds)
-    sample = meter.stop({"mqttium": version("mqttium")})
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    task = asyncio.create_task(count())
+    await client.subscribe(job.topic_filter, qos=job.qos)
+    sample = await receiving(job, meter, VERSIONS)
+    task.cancel()
     return sample
 
 
@@ -67,4 +74,4 @@ def open_store(job: Job) -> MemoryInflightStore | SqliteInflightStore:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Job.from_command_line())).print()
+    asyncio.run(main(Job.from_command_line()))
