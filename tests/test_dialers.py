@@ -25,6 +25,7 @@ from trio_mqtt import (
     tls_dialer,
     unix_dialer,
 )
+from trio_mqtt._transport import resolve_broker
 from trio_mqtt.testing import Broker, Faults, FaultyDialer, ScriptedBroker, open_broker
 
 from . import certificates
@@ -473,6 +474,23 @@ async def test_tls_is_for_somebody() -> None:
     for broker in ("mqtt://host", dialer, ["ws://host", "mqtt+unix:///run/x"]):
         with pytest.raises(Denied, match="tls is for URLs that begin with mqtts:// or wss://"):
             await enter(broker, tls=context)
+
+
+async def test_the_certificate_may_be_for_another_name(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with secure_broker() as secure:
+
+        async def open_tcp_stream(*_: object) -> trio.abc.Stream:
+            return await secure.dialer()
+
+        monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+        context = certificates.client()
+        await enter(resolve_broker("mqtts://elsewhere", context, server_hostname=HOST).dial)
+        with pytest.raises(
+            CertificateError, match=r"mqtts://elsewhere .*not valid for 'elsewhere'"
+        ):
+            await enter("mqtts://elsewhere", tls=context)
 
 
 # Unix sockets, and hosts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
@@ -24,33 +25,37 @@ class Address:
     """What may be the matter where something else than a broker of that kind answers."""
 
 
+_Secure: TypeAlias = Callable[[Dialer, str], Dialer]
+"""Puts TLS on what a dialer connects to, expecting that host."""
+
+
 @attrs.frozen
 class _Scheme:
     """What the URLs that begin so have in common."""
 
     port: int | None
     """Where the URL has none; None where there are no ports."""
-    dialer: Callable[[SplitResult, int, TLS | None], Dialer]
+    dialer: Callable[[SplitResult, int, _Secure], Dialer]
     secure: bool = False
     """Whether it speaks TLS."""
     hint: str = ""
 
 
-def _tcp(parts: SplitResult, port: int, _: TLS | None) -> Dialer:
+def _tcp(parts: SplitResult, port: int, _: _Secure) -> Dialer:
     return tcp_dialer(parts.hostname or "", port)
 
 
-def _tls(parts: SplitResult, port: int, tls: TLS | None) -> Dialer:
+def _tls(parts: SplitResult, port: int, secure: _Secure) -> Dialer:
     host = parts.hostname or ""
-    return tls_dialer(tcp_dialer(host, port), host, tls=tls)
+    return secure(tcp_dialer(host, port), host)
 
 
-def _unix(parts: SplitResult, _: int, __: TLS | None) -> Dialer:
+def _unix(parts: SplitResult, _: int, __: _Secure) -> Dialer:
     return unix_dialer(unquote(parts.path))
 
 
-def _ws(parts: SplitResult, port: int, tls: TLS | None) -> Dialer:
-    below = _tls(parts, port, tls) if parts.scheme == "wss" else _tcp(parts, port, None)
+def _ws(parts: SplitResult, port: int, secure: _Secure) -> Dialer:
+    below = (_tls if parts.scheme == "wss" else _tcp)(parts, port, secure)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return websocket_dialer(below, host=_without_user(parts), target=target)
 
@@ -85,14 +90,21 @@ def resolve_brokers(
     return [resolve_broker(one, tls) for one in brokers]
 
 
-def resolve_broker(broker: str | Dialer, tls: TLS | None = None) -> Address:
+def resolve_broker(
+    broker: str | Dialer, tls: TLS | None = None, *, server_hostname: str | None = None
+) -> Address:
     """One of them.
+
+    Arguments:
+        server_hostname: whose certificate is expected, if it is not that of the URL's host.
 
     Raises:
         Denied, TypeError: as `resolve_brokers`.
     """
     if isinstance(broker, str):
-        return _parse(broker, tls)
+        return _parse(
+            broker, lambda dialer, host: tls_dialer(dialer, server_hostname or host, tls=tls)
+        )
     if callable(broker):
         return Address(getattr(broker, "__qualname__", type(broker).__name__), broker)
     raise TypeError(f"a broker is a URL or a dialer, not {type(broker).__name__}")
@@ -103,7 +115,7 @@ def _is_secure(url: str) -> bool:
     return scheme is not None and scheme.secure
 
 
-def _parse(url: str, tls: TLS | None) -> Address:
+def _parse(url: str, secure: _Secure) -> Address:
     parts = _split(url)
     if parts is None:
         raise Denied(
@@ -125,7 +137,7 @@ def _parse(url: str, tls: TLS | None) -> Address:
     port = (scheme.port or 0) if parts.port is None else parts.port
     username = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
-    return Address(name, scheme.dialer(parts, port, tls), username, password, scheme.hint)
+    return Address(name, scheme.dialer(parts, port, secure), username, password, scheme.hint)
 
 
 def _split(url: str) -> SplitResult | None:
