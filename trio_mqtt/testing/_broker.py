@@ -15,7 +15,7 @@ from trio_mqtt._topics import require_topic_name
 
 from ._broker_core import RABBITMQ, STANDARD, Core, Grant, Options
 from ._broker_link import Link
-from ._broker_service import Answer, Record, Service
+from ._broker_service import Answer, Record, Service, Watch
 from ._broker_session import Raw, Session
 from ._nursery import open_background_nursery
 
@@ -81,12 +81,21 @@ class Broker:
         await self._nursery.start(self._service.serve, server)
         return client
 
-    async def listen(self) -> str:
-        """Serves a free TCP port of 127.0.0.1 as well, until the broker ends. Returns its URL."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port: int = listeners[0].socket.getsockname()[1]
+    async def listen(self, *, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Serves a TCP port as well, until the broker ends. Returns its URL.
+
+        Arguments:
+            host: an address or a name of this machine. Others reach it by "0.0.0.0" and "::",
+                which stand for all of its addresses.
+            port: 0 takes one that is free.
+
+        Raises:
+            OSError: the port is in use, or the machine has no such address.
+        """
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        port = listeners[0].socket.getsockname()[1]
         await self._nursery.start(trio.serve_listeners, self._service.serve, listeners)
-        return f"mqtt://127.0.0.1:{port}"
+        return f"mqtt://[{host}]:{port}" if ":" in host else f"mqtt://{host}:{port}"
 
     # What happened
 
@@ -211,6 +220,7 @@ async def open_broker(
     max_qos: p.QoS = 2,
     fail_filters: Container[str] = (),
     answer: Answer | None = None,
+    watch: Watch | None = None,
     rabbitmq: bool = False,
 ) -> AsyncGenerator[Broker, None]:
     """Runs an MQTT 3.1.1 broker in this process, until the block is left.
@@ -224,6 +234,8 @@ async def open_broker(
         fail_filters: topic filters to answer with 0x80.
         answer: called with a client identifier and a packet that is about to be sent. Returns what
             is sent instead: nothing withholds it, for later perhaps. None lets it pass.
+        watch: called with the `Record` of each packet, which `Broker.log` then does not keep: for a
+            broker that runs for long.
         rabbitmq: has the habits of RabbitMQ 3.10.
 
     Exceptions of the body come out bare; so does that of a hook, which ends the body.
@@ -236,7 +248,11 @@ async def open_broker(
         fail_filters=fail_filters,
         habits=RABBITMQ if rabbitmq else STANDARD,
     )
-    service = Service(Core(options), _unprotected(answer) if answer else None)
+    service = Service(
+        Core(options),
+        _unprotected(answer) if answer else None,
+        _unprotected(watch) if watch else None,
+    )
     async with open_background_nursery() as nursery:
         try:
             yield Broker(service, nursery)
