@@ -11,6 +11,7 @@ from trio_mqtt.testing import Broker, Record, open_broker
 
 from ._failures import Failure
 from ._interruption import Interruption, run_interruptibly
+from ._options import sixteen_bits
 from ._output import Output, standard_output
 from ._trace import broker_tracer
 
@@ -39,7 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="on which to listen (default: %(default)s, which this machine alone reaches)",
     )
     parser.add_argument(
-        "--port", type=int, default=1883, help="0 for one that is free (default: %(default)s)"
+        "--port",
+        type=sixteen_bits,
+        default=1883,
+        help="0 for one that is free (default: %(default)s)",
     )
     parser.add_argument(
         "--trace",
@@ -69,10 +73,9 @@ async def serve(arguments: argparse.Namespace, output: Output, _: Interruption) 
 async def _listen(broker: Broker, host: str, port: int) -> str:
     try:
         return await broker.listen(host=host, port=port)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except OSError as error:
         raise Failure(
-            f"cannot listen on port {port} of {host}: {reason}: --port 0 takes one that is free"
+            f"cannot listen on port {port} of {host}: {error.strerror}: --port 0 takes a free one"
         ) from error
 
 

@@ -84,7 +84,8 @@ def _fish(parsers: _Parsers) -> str:
     lines: list[str] = []
     for name, parser in parsers.items():
         lines.append(f"complete -c trio-mqtt -n __fish_use_subcommand -fa {name}")
-        lines += (_fish_line(name, action) for action in _actions(parser))
+        offered = [one for one in _actions(parser) if one.option_strings or _choices(one)]
+        lines += (_fish_line(name, action) for action in offered)
     return "\n".join(lines)
 
 

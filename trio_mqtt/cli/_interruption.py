@@ -35,7 +35,8 @@ class Interruption:
 
     def signalled(self, number: int) -> None:
         """A signal came."""
-        self.code = SIGNALLED + number
+        if self.code is None or number == signal.SIGINT:
+            self.code = SIGNALLED + number
         if number == signal.SIGTERM and self._work is not None:
             self._work.cancel()
         else:

@@ -96,7 +96,7 @@ def credentials(
         Failure: the password's file cannot be read.
     """
     username: str | None = arguments.username or address.username
-    password = _read_password(arguments.password_file)
+    password: str | bytes | None = _read_password(arguments.password_file)
     if password is None and username is not None:
         # For nobody in particular it may be that of another broker.
         password = os.environ.get(PASSWORD_VARIABLE)

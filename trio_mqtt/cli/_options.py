@@ -6,6 +6,7 @@ import argparse
 
 DEFAULT_BROKER = "mqtt://localhost"
 BROKER_VARIABLE = "MQTT_BROKER"
+MAX_SIXTEEN_BITS = 65_535
 PASSWORD_VARIABLE = "MQTT_PASSWORD"  # noqa: S105, the name of a variable
 
 
@@ -45,6 +46,21 @@ def positive(text: str) -> int:
     return number
 
 
+def sixteen_bits(text: str) -> int:
+    """The number of a port, or of seconds in CONNECT, for argparse."""
+    number = int(text)
+    if not 0 <= number <= MAX_SIXTEEN_BITS:
+        raise argparse.ArgumentTypeError(f"{number} is not in 0 to {MAX_SIXTEEN_BITS}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not number > 0:  # also what is no number
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
 def _add_connection(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the broker")
     group.add_argument(
@@ -55,15 +71,15 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--timeout",
-        type=float,
-        default=10.0,
+        type=_seconds,
+        default=10,
         metavar="SECONDS",
         help="in which something has to move, be it one byte, whenever it is due; inf for ever "
         "(default: %(default)s)",
     )
     group.add_argument(
         "--keep-alive",
-        type=int,
+        type=sixteen_bits,
         default=60,
         metavar="SECONDS",
         help="after which an idle connection is tried; 0 for never (default: %(default)s)",
