@@ -93,12 +93,14 @@ async def test_what_was_accepted_survives_a_signal(directory: str, number: int) 
         return ()
 
     options = ("publish", "a", "--lines", "--session", directory)
-    async with open_broker(answer=withhold) as broker:
-        async with running(*options, "--broker", await broker.listen()) as it:
-            await it.stdin.send_all(b"one\n")
-            await came.wait()
-            it.process.send_signal(number)
-            assert await it.process.wait() in (128 + number, -number)
+    async with (
+        open_broker(answer=withhold) as broker,
+        running(*options, "--broker", await broker.listen()) as it,
+    ):
+        await it.stdin.send_all(b"one\n")
+        await came.wait()
+        it.process.send_signal(number)
+        assert await it.process.wait() in (128 + number, -number)
     async with open_broker() as broker:
         done = await run_command(*options, "--broker", await broker.listen())
         assert done.returncode == 0

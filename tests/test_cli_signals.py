@@ -117,7 +117,8 @@ async def test_the_broker(number: signal.Signals) -> None:
 
 async def test_sigint_ignored_stays_ignored() -> None:
     """A script that starts a job in the background has it so."""
-    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); " + (
+    script = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
         "os.execv(sys.executable, [sys.executable, '-m', 'trio_mqtt', *sys.argv[1:]])"
     )
     async with open_broker() as broker:
