@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from trio_mqtt.cli._input import Input
+
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60
 """Seconds. Nothing takes as long, unless it hangs."""
@@ -118,6 +120,18 @@ async def running(
 async def _kill(process: trio.Process) -> None:
     process.kill()
     await trio.lowlevel.checkpoint()
+
+
+class Pieces(Input):
+    """An input that comes in these pieces."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        super().__init__(-1)
+        self._pieces = list(pieces)
+
+    async def read_some(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._pieces.pop(0) if self._pieces else b""
 
 
 def one_line(done: Done) -> str:

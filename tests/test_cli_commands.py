@@ -52,6 +52,21 @@ async def test_ping() -> None:
         assert isinstance(broker.log[-1].packet, p.Disconnect)
 
 
+async def test_the_reader_of_the_output_leaves() -> None:
+    async with open_broker() as broker:
+        options = ("ping", "--count", "1000", "--broker", await broker.listen())
+        async with running(*options) as command:
+            await command.output.next()
+            await command.output.stream.aclose()
+            assert await command.process.wait() == 0
+            assert await command.errors.rest() == ""
+        assert isinstance(broker.log[-1].packet, p.Disconnect)
+    async with running("broker", "--port", "0") as command:
+        await command.output.stream.aclose()
+        assert await command.process.wait() == 0
+        assert await command.errors.rest() == ""
+
+
 # What the commands have in common
 
 

@@ -23,6 +23,7 @@ from trio_mqtt.testing import Broker, Record, open_broker
 
 from .commands import (
     PATIENCE,
+    Pieces,
     command_line,
     environment,
     one_line,
@@ -298,18 +299,6 @@ async def test_lines_of_an_input(data: bytes, lines: list[bytes]) -> None:
     while some := await source.next_some():
         found += some
     assert found == lines
-
-
-class Pieces(Input):
-    """An input that comes in these pieces."""
-
-    def __init__(self, *pieces: bytes) -> None:
-        super().__init__(-1)
-        self._pieces = list(pieces)
-
-    async def read_some(self) -> bytes:
-        await trio.lowlevel.checkpoint()
-        return self._pieces.pop(0) if self._pieces else b""
 
 
 async def test_a_line_in_pieces() -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from trio_mqtt import Down, adopt_session, init_session, open_client
 from trio_mqtt import _packets as p
+from trio_mqtt._storer import LAST
+from trio_mqtt.cli._publish import Publishing
 from trio_mqtt.testing import Broker, open_broker
 
-from .commands import one_line, posix_only, run_command, running
+from .commands import Pieces, one_line, posix_only, run_command, running
+from .memory_persistence import MemoryPersistence
 
 
 def payloads(broker: Broker) -> list[bytes]:
@@ -148,3 +154,28 @@ async def test_a_directory_with_something_else(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(tmp_path) in one_line(done)
     assert (tmp_path / "letter").exists()
+
+
+async def test_it_ends_once_all_is_stored(autojump_clock: trio.testing.MockClock) -> None:
+    """On a disk that takes longer than a client which is closed would wait."""
+
+    async def unreachable() -> trio.abc.Stream:
+        await trio.lowlevel.checkpoint()
+        raise ConnectionRefusedError("nobody is there")
+
+    storage = MemoryPersistence()
+    session = await init_session("me", storage)
+    storage.commit_seconds = 2 * LAST
+    arguments = argparse.Namespace(
+        topic="a", qos=1, retain=False, empty=False, message=None, lines=True, quiet=True
+    )
+    async with open_client(unreachable, session=session, wait_online=False) as client:
+        with pytest.raises(Down):
+            await Publishing(arguments, client, session).run(Pieces(b"one\ntwo\n", b"three\n"))
+        assert client.statistics().unconfirmed == 3
+        storage.commit_seconds = 0
+        await client.aclose()
+    again = await adopt_session(storage)
+    messages = [exchange.message for exchange in again.pending]
+    assert [message.payload for message in messages if message] == [b"one", b"two", b"three"]
+    await again.aclose()

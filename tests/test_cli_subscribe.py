@@ -160,6 +160,7 @@ async def test_it_ends_with_the_reader_while_it_writes() -> None:
             await command.output.stream.aclose()
             assert await command.process.wait() == 0
             assert await command.errors.rest() == ""
+        assert disconnects(broker) == 1
 
 
 @posix_only

@@ -38,6 +38,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser.usage = "%(prog)s TOPIC [option ...]"
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("topic", metavar="TOPIC")
@@ -63,7 +64,6 @@ async def chat(
 
     Raises:
         MQTTError: it could not be done.
-        BrokenPipeError: the reader of our output has left.
     """
     topic: str = arguments.topic
     require_topic_name(topic)

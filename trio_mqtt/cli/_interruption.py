@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import trio
 
@@ -29,8 +29,11 @@ class Interruption:
 
     @contextmanager
     def working(self) -> Generator[None]:
-        """Around what is done with an open client, inside of it."""
-        with trio.CancelScope() as self._work:
+        """Around what is done with an open client, inside of it.
+
+        Who reads our output may leave, as `head` does. That ends the work too, and is no failure.
+        """
+        with suppress(BrokenPipeError), trio.CancelScope() as self._work:
             yield
 
     def signalled(self, number: int) -> None:

@@ -113,7 +113,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+        title="commands",
+        metavar="COMMAND",
+        prog=program,
+        required=True,
+        parser_class=_CommandParser,
     )
     for command in _COMMANDS:
         added = commands.add_parser(

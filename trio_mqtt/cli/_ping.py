@@ -35,6 +35,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser.usage = "%(prog)s [option ...]"
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument(
@@ -59,7 +60,6 @@ async def ping(arguments: argparse.Namespace, output: Output, interruption: Inte
 
     Raises:
         MQTTError: the broker does not answer.
-        BrokenPipeError: the reader of our output has left.
     """
     async with client_from(arguments) as client:
         with interruption.working():

@@ -40,6 +40,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser.usage = "%(prog)s TOPIC [--message TEXT | --file PATH | --lines | --empty] [option ...]"
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("topic", metavar="TOPIC")
@@ -99,7 +100,7 @@ async def publish(arguments: argparse.Namespace, interruption: Interruption) -> 
         source = await _source(arguments)
         async with client_from(arguments) as client:
             with interruption.working():
-                await _Publishing(arguments, client, None).run(source)
+                await Publishing(arguments, client, None).run(source)
         return OK
     if arguments.qos == 0:
         raise Misuse("a --session keeps messages at QoS 1 and 2, not at 0")
@@ -116,7 +117,7 @@ async def _publish_stored(
             tell_about(session)
         opening = client_from(arguments, session=session, wait_online=False)
         async with opening as client:
-            publishing = _Publishing(arguments, client, session)
+            publishing = Publishing(arguments, client, session)
             with interruption.working():
                 try:
                     await publishing.run(source)
@@ -141,7 +142,7 @@ async def _source(arguments: argparse.Namespace) -> Input | None:
     return source
 
 
-class _Publishing:
+class Publishing:
     """One run of the command, with its client open."""
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from functools import partial
 
 import trio
@@ -38,6 +37,7 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
+    parser.usage = "%(prog)s FILTER ... [option ...]"
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("filters", metavar="FILTER", nargs="+", help="topic filter, in quotes")
@@ -90,8 +90,7 @@ async def subscribe(
     if arguments.keep and arguments.client_id is None:
         raise Misuse("--keep is for a session that the broker keeps: give --client-id")
     async with client_from(arguments) as client:
-        # The reader of our output may leave when it has what it wants, which is no failure.
-        with interruption.working(), suppress(BrokenPipeError):
+        with interruption.working():
             await _print_until_the_reader_leaves(client, arguments, output)
     return OK
 
