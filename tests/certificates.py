@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import ssl
+from pathlib import Path
 
 import trustme
 
@@ -48,3 +49,10 @@ def client(*, trusting: str = "ours", known_by: str | None = None) -> ssl.SSLCon
         certificate = issue("clients.test", by=known_by)
         certificate.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
     return context
+
+
+def client_files(folder: Path) -> str:
+    """The path of a client's certificate together with its key."""
+    path = folder / "client.pem"
+    issue("clients.test").private_key_and_cert_chain_pem.write_to_path(path)
+    return str(path)

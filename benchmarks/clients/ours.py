@@ -61,8 +61,9 @@ async def receive(client: trio_mqtt.Client, job: Job) -> Sample:
         await trio.sleep(job.warm_up)
         meter.start()
         await trio.sleep(job.seconds)
+        sample = meter.stop(versions())
         nursery.cancel_scope.cancel()
-        return meter.stop(versions())
+    return sample
 
 
 async def open_session(job: Job) -> trio_mqtt.Session:

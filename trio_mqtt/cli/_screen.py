@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 from collections.abc import Mapping
 from typing import TextIO
 
 import attrs
+
+from ._output import write_line
 
 WIDTH = 79
 INDENT = "  "
@@ -65,14 +66,7 @@ class Screen:
 
     def line(self, text: str = "", colour: int = PLAIN) -> None:
         """Writes a line as it is."""
-        try:
-            print(self.painted(text, colour), file=self._out, flush=True)
-        except UnicodeEncodeError:  # of what others say: a message, an error of the system
-            print(ascii(text), file=self._out, flush=True)
-        except BrokenPipeError:
-            # Whoever read our output left, and the rest goes nowhere. As an OSError it must not
-            # get into a stream, where it means that the network failed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        write_line(self._out, self.painted(text, colour))
 
     def painted(self, text: str, colour: int) -> str:
         """`text` in a colour, if that is wanted."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import ssl
 from collections.abc import AsyncGenerator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from trio_mqtt._topics import require_topic_name
 
 from ._broker_core import RABBITMQ, STANDARD, Core, Grant, Options
 from ._broker_link import Link
-from ._broker_service import Answer, Record, Service
+from ._broker_service import Answer, Record, Service, Watch
 from ._broker_session import Raw, Session
 from ._nursery import open_background_nursery
 
@@ -82,12 +83,31 @@ class Broker:
         await self._nursery.start(self._service.serve, server)
         return client
 
-    async def listen(self) -> str:
-        """Serves a free TCP port of 127.0.0.1 as well, until the broker ends. Returns its URL."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port: int = listeners[0].socket.getsockname()[1]
-        await self._nursery.start(trio.serve_listeners, self._service.serve, listeners)
-        return f"mqtt://127.0.0.1:{port}"
+    async def listen(
+        self, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> str:
+        """Serves a TCP port as well, until the broker ends. Returns its URL.
+
+        Arguments:
+            host: an address or a name of this machine. Others reach it by "0.0.0.0" and "::",
+                which stand for all of its addresses.
+            port: 0 takes one that is free.
+            tls: for TLS, with a certificate.
+
+        Raises:
+            OSError: the port is in use, or the machine has no such address.
+        """
+
+        async def serve(stream: trio.abc.Stream) -> None:
+            if tls is not None:
+                stream = trio.SSLStream(stream, tls, server_side=True, https_compatible=True)
+            await self._service.serve(stream)
+
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        port = listeners[0].socket.getsockname()[1]
+        await self._nursery.start(trio.serve_listeners, serve, listeners)
+        scheme = "mqtt" if tls is None else "mqtts"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     # What happened
 
@@ -213,6 +233,7 @@ async def open_broker(
     fail_filters: Container[str] = (),
     session_expiry: float | None = None,
     answer: Answer | None = None,
+    watch: Watch | None = None,
     rabbitmq: bool = False,
     strict: bool = True,
 ) -> AsyncGenerator[Broker, None]:
@@ -230,6 +251,8 @@ async def open_broker(
             client is away. None keeps it for as long as the broker runs.
         answer: called with a client identifier and a packet that is about to be sent. Returns what
             is sent instead: nothing withholds it, for later perhaps. None lets it pass.
+        watch: called with the `Record` of each packet, which `Broker.log` then does not keep: for a
+            broker that runs for long.
         rabbitmq: has the habits of RabbitMQ 3.10.
         strict: fails the test, as it leaves the block, if a client violated the specification.
 
@@ -249,7 +272,8 @@ async def open_broker(
     service = Service(
         Core(options),
         _unprotected(answer) if answer else None,
-        math.inf if session_expiry is None else session_expiry,
+        watch=_unprotected(watch) if watch else None,
+        session_expiry=math.inf if session_expiry is None else session_expiry,
     )
     async with open_background_nursery() as nursery:
         nursery.start_soon(service.expire_sessions)

@@ -54,12 +54,24 @@ class Record:
     """Bytes only where a test sent such, with `Broker.send`."""
 
 
+Watch: TypeAlias = Callable[[Record], None]
+"""Is told each packet."""
+
+
 class Service:
     """What the connections of one broker share."""
 
-    def __init__(self, core: Core, answer: Answer | None, session_expiry: float = math.inf) -> None:
+    def __init__(
+        self,
+        core: Core,
+        answer: Answer | None,
+        *,
+        watch: Watch | None = None,
+        session_expiry: float = math.inf,
+    ) -> None:
         self.core = core
         self.answer = answer
+        self._watch = watch
         self.log: list[Record] = []
         self.ended = False
         self._session_expiry = session_expiry
@@ -71,8 +83,12 @@ class Service:
         self._resumed.set()
 
     def record(self, link: Link, direction: Literal["in", "out"], packet: p.Packet | bytes) -> None:
-        """Appends to the log."""
-        self.log.append(Record(trio.current_time(), link.client_id, direction, packet))
+        """Appends to the log, or tells who watches."""
+        record = Record(trio.current_time(), link.client_id, direction, packet)
+        if self._watch is None:
+            self.log.append(record)
+        else:
+            self._watch(record)
 
     def settle(self) -> None:
         """Has the connections perform what the core decided. To be called after a transition."""
