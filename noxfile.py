@@ -58,7 +58,6 @@ NOT_ABOUT_PURE_LAYERS = [
     "test_fuzz",
     "test_broker",
     "test_chat",
-    "test_cli_",
     "test_demo",
     "test_examples",
     "test_faults",

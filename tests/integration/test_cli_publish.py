@@ -13,15 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from trio_mqtt import Message, open_client
-from trio_mqtt import _packets as p
-from trio_mqtt.cli._failures import Failure, Misuse
-from trio_mqtt.cli._input import Input, Lines
-from trio_mqtt.cli._progress import show_progress
-from trio_mqtt.cli._sender import MOST_BYTES, MOST_MESSAGES, Sender
-from trio_mqtt.testing import Broker, Record, open_broker
-
-from .commands import (
+from tests.commands import (
     PATIENCE,
     Pieces,
     command_line,
@@ -31,6 +23,13 @@ from .commands import (
     run_command,
     running,
 )
+from trio_mqtt import Message, open_client
+from trio_mqtt import _packets as p
+from trio_mqtt.cli._failures import Failure, Misuse
+from trio_mqtt.cli._input import Input, Lines
+from trio_mqtt.cli._progress import show_progress
+from trio_mqtt.cli._sender import MOST_BYTES, MOST_MESSAGES, Sender
+from trio_mqtt.testing import Broker, Record, open_broker
 
 
 def published(broker: Broker) -> list[Message]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.commands import environment, one_line, run_command
 from trio_mqtt import (
     BadCredentials,
     ClientClosed,
@@ -27,8 +28,6 @@ from trio_mqtt import _packets as p
 from trio_mqtt.cli import main
 from trio_mqtt.cli._failures import exit_code, line
 from trio_mqtt.testing import open_broker
-
-from .commands import environment, one_line, run_command
 
 CLIENTS = (["publish", "a", "-m", "x"], ["subscribe", "a"], ["ping"], ["chat", "a"])
 

@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.commands import command_line, environment, posix_only, run_command, running
 from trio_mqtt import Message
 from trio_mqtt import _packets as p
 from trio_mqtt.cli._failures import Failure
 from trio_mqtt.cli._output import Output, say, standard_output, write_line
 from trio_mqtt.cli._render import render_by
 from trio_mqtt.testing import Broker, open_broker
-
-from .commands import command_line, environment, posix_only, run_command, running
 
 TOPIC = "a/b"
 ME = ("--client-id", "me")

@@ -12,10 +12,9 @@ from functools import partial
 import pytest
 import trio
 
+from tests.commands import PATIENCE, environment, posix_only, running
 from trio_mqtt import _packets as p
 from trio_mqtt.testing import Broker, open_broker
-
-from .commands import PATIENCE, environment, posix_only, running
 
 pytestmark = posix_only
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests import certificates
+from tests.commands import one_line, posix_only, run_command, running
 from trio_mqtt import Message, Will, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._transport import resolve_broker
@@ -20,9 +22,6 @@ from trio_mqtt.cli._opening import client_from, credentials
 from trio_mqtt.cli._options import add_client_options
 from trio_mqtt.cli._trace import printable
 from trio_mqtt.testing import Broker, open_broker
-
-from . import certificates
-from .commands import one_line, posix_only, run_command, running
 
 PASSWORD = "xyzzy-the-secret"
 

@@ -11,14 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from tests.commands import Pieces, one_line, posix_only, run_command, running
+from tests.memory_persistence import MemoryPersistence
 from trio_mqtt import Down, adopt_session, init_session, open_client
 from trio_mqtt import _packets as p
 from trio_mqtt._storer import LAST
 from trio_mqtt.cli._publish import Publishing
 from trio_mqtt.testing import Broker, open_broker
-
-from .commands import Pieces, one_line, posix_only, run_command, running
-from .memory_persistence import MemoryPersistence
 
 
 def payloads(broker: Broker) -> list[bytes]:
