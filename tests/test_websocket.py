@@ -14,7 +14,12 @@ import trio
 import trio.testing
 from hypothesis import example, given
 from hypothesis import strategies as st
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import (
+    MockClock,
+    check_two_way_stream,
+    lockstep_stream_pair,
+    memory_stream_pair,
+)
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -29,7 +34,7 @@ from wsproto.events import (
 
 import trio_mqtt
 from trio_mqtt import Denied, Down, websocket_dialer
-from trio_mqtt._websocket import CLOSE_MOST, open_websocket
+from trio_mqtt._websocket import CLOSE_MOST, WebSocketStream, open_websocket
 from trio_mqtt.testing import open_broker
 
 from .test_dialers import Secure, secure_broker
@@ -260,7 +265,7 @@ async def test_no_more_than_asked_for() -> None:
         assert await client.receive_some(2) == b"ab"
         assert await client.receive_some(2) == b"cd"
         assert await client.receive_some(2) == b"e"
-        with pytest.raises(ValueError, match="at least 1"):
+        with pytest.raises(ValueError, match="1 at least"):
             await client.receive_some(0)
 
 
@@ -412,6 +417,21 @@ def test_whatever_comes_only_what_a_stream_raises_comes_out(pieces: Sequence[byt
             await trio.aclose_forcefully(client)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("maker", [memory_stream_pair, lockstep_stream_pair])
+async def test_it_is_a_stream_as_trio_has_them(
+    maker: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]], autojump_clock: MockClock
+) -> None:
+    async def make() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+        ours, theirs = maker()
+        server = Server(theirs)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.accept)
+            client = await open_websocket(ours, host="host", target="/")
+        return client, WebSocketStream(theirs, server.connection)
+
+    await check_two_way_stream(make, make if maker is lockstep_stream_pair else None)
 
 
 async def test_one_task_reads_and_one_writes() -> None:

@@ -177,8 +177,10 @@ class WebSocketStream(trio.abc.Stream):
         does not read, nothing can be sent any more.
         """
         self._check_open()
+        if max_bytes is not None and not isinstance(max_bytes, int):
+            raise TypeError(f"max_bytes is an int, not {max_bytes!r}")
         if max_bytes is not None and max_bytes < 1:
-            raise ValueError("max_bytes must be at least 1")
+            raise ValueError(f"max_bytes is 1 at least, not {max_bytes}")
         if self._is_reading:
             raise trio.BusyResourceError("another task reads")
         self._is_reading = True
