@@ -16,7 +16,7 @@ from .job import Job, Sample
 from .works import Cell, Contender, Work
 
 ROOT = Path(__file__).parent.parent
-START_MOST = 60.0
+START_MOST = 20.0
 """Seconds beside those of the job that a client may take to start and to end."""
 
 
@@ -52,7 +52,7 @@ def run(
 
 
 def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
-    """One process of one client."""
+    """One process of one client. One that does not come to its end did nothing."""
     with tempfile.TemporaryDirectory(dir=plan.directory) as directory, running_peer() as port:
         job = Job(
             work=work.name,
@@ -65,14 +65,17 @@ def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
             warm_up=plan.warm_up,
             payload_size=work.payload_size,
         )
-        process = subprocess.run(  # noqa: S603, modules of our own
-            [sys.executable, "-m", f"benchmarks.clients.{contender.adapter}", job.to_json()],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=plan.warm_up + plan.seconds + START_MOST,
-            check=True,
-        )
+        try:
+            process = subprocess.run(  # noqa: S603, modules of our own
+                [sys.executable, "-m", f"benchmarks.clients.{contender.adapter}", job.to_json()],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=plan.warm_up + plan.seconds + START_MOST,
+                check=True,
+            )
+        except subprocess.TimeoutExpired:
+            return Sample(messages=0, wall=plan.seconds, cpu=0, versions={})
     return Sample(**json.loads(process.stdout.splitlines()[-1]))
 
 

@@ -20,7 +20,9 @@ PAHO = Contender(
     "none",
     "Callbacks in the thread of `loop_start`, as its README shows.",
 )
-AIOMQTT = Contender("aiomqtt", "aiomqtt_adapter", "none", "On top of paho-mqtt.")
+AIOMQTT = Contender(
+    "aiomqtt", "aiomqtt_adapter", "none", "On top of paho-mqtt. 0: it did not come to an end."
+)
 GMQTT = Contender(
     "gmqtt",
     "gmqtt_adapter",
