@@ -120,8 +120,12 @@ def coverage(session: nox.Session) -> None:
 def integration(session: nox.Session) -> None:
     """The suite on mosquitto and RabbitMQ, which it starts itself."""
     install(session, "tests", "parallel")
+    if session.posargs:
+        session.run("pytest", "tests/integration", "-rs", *session.posargs)
+        return
     # Two at a time, for most of them wait; and each has a RabbitMQ of its own.
-    session.run("pytest", "-n", "2", "tests/integration", "-rs", *session.posargs)
+    session.run("pytest", "-n", "2", "-m", "not alone", "tests/integration", "-rs")
+    session.run("pytest", "-m", "alone", "tests/integration", "-rs")
 
 
 @nox.session

@@ -20,10 +20,12 @@ from tests.persistences import NewPersistence
 from tests.scenarios import SCENARIOS
 from trio_mqtt import FileSystem, SQLite
 
+pytestmark = pytest.mark.alone
+
 ROUNDS = int(os.environ.get("TRIO_MQTT_ROUNDS", "1"))
 SEED = int(os.environ.get("TRIO_MQTT_SEED", random.SystemRandom().randrange(1_000_000)))
 """It repeats the moments. What they hit is the system's business."""
-UNIT = 0.15
+UNIT = 0.25
 """Seconds, of which everything has five to settle."""
 MOST_STEPS = 2_000
 """Of all plays together, in which most acts come to their end."""

@@ -17,6 +17,8 @@ from tests.soak import Soak
 from trio_mqtt import FileSystem, SQLite, adopt_session
 from trio_mqtt.testing import open_broker
 
+pytestmark = pytest.mark.alone
+
 EPISODES = 300
 UNIT = 0.05
 """Seconds."""
