@@ -83,13 +83,13 @@ def _check_accepted(event: Event) -> None:
 def _request(
     connection: WSConnection, host: str, target: str, headers: Sequence[tuple[str, str]]
 ) -> bytes:
-
-    encoded = [(name.encode(), value.encode()) for name, value in headers]
-    request = Request(host, target, subprotocols=[SUBPROTOCOL], extra_headers=encoded)
-    try:
-        return connection.send(request)
-    except h11.LocalProtocolError as error:
-        raise Denied(f"that is no legal request in HTTP: {error}") from error
+    # Without an exception: the context of another one would show the headers' values.
+    with suppress(h11.LocalProtocolError, UnicodeEncodeError):
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        return connection.send(
+            Request(host, target, subprotocols=[SUBPROTOCOL], extra_headers=encoded)
+        )
+    raise Denied("the host, the path or a header is not legal in HTTP")
 
 
 def _events(connection: WSConnection, data: bytes | bytearray) -> list[Event]:
