@@ -234,7 +234,9 @@ async def test_what_comes_with_the_answer_counts() -> None:
 async def test_what_is_illegal_in_http_is_denied_and_not_shown(options: dict[str, Any]) -> None:
     ours, _ = memory_stream_pair()
     with pytest.raises(Denied, match="is not legal in HTTP") as caught:
-        await open_websocket(ours, **{"host": "host", "target": "/", **options})
+        await open_websocket(
+            ours, host="host", target=options.get("target", "/"), headers=options.get("headers", ())
+        )
     error: BaseException | None = caught.value
     while error is not None:
         assert "secret" not in f"{error!r} {vars(error)}"
