@@ -18,15 +18,12 @@ import pytest
 import trio
 
 import trio_mqtt
-from benchmarks import packets
+from benchmarks import packets, peer
 from trio_mqtt import Client, QoS
 
 from .disturbed import repeatable
 
 PACKAGE = str(Path(trio_mqtt.__file__).parent)
-PUBLISH_0 = 0x30
-_SUBSCRIBE = 0x82
-_SUBACK = b"\x90\x03"
 MESSAGES = 500
 TASKS = 100
 
@@ -42,9 +39,7 @@ class Loopback(trio.abc.Stream):
 
     def deliver(self, count: int, qos: QoS) -> None:
         """As many messages, all of them at once."""
-        template = packets.publish_template(qos or 1, b"topic", 64)
-        if not qos:
-            template = bytes((PUBLISH_0, template[1] - 2)) + template[2:9] + template[11:]
+        template = packets.publish_template(qos, b"topic", 64)
         for _ in range(count):
             packet = bytearray(template)
             if qos:
@@ -76,22 +71,14 @@ class Loopback(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-_ANSWERS = {
-    packets.PUBLISH_1: packets.PUBACK,
-    packets.PUBLISH_2: packets.PUBREC,
-    packets.PUBREC: packets.PUBREL,
-    packets.PUBREL: packets.PUBCOMP,
-}
-
-
 def _answer(run: packets.Run) -> bytes:
-    if run.first_byte in _ANSWERS:
-        is_publish = run.first_byte in (packets.PUBLISH_1, packets.PUBLISH_2)
-        at = packets.identifier_offset(run.data) if is_publish else 2
-        return run.answers(_ANSWERS[run.first_byte], at)
-    if run.first_byte == _SUBSCRIBE:
-        return _SUBACK + run.data[2:4] + b"\2"
-    return packets.CONNACK if run.first_byte == packets.CONNECT else b""
+    match run.first_byte:
+        case packets.SUBSCRIBE:
+            return packets.SUBACK + run.data[2:4] + b"\2"
+        case packets.PUBACK | packets.PUBCOMP:
+            return b""
+        case _:
+            return b"" if run.data == packets.DISCONNECT else peer.answer(run)
 
 
 class Operations:

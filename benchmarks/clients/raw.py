@@ -13,7 +13,7 @@ from collections import deque
 
 from benchmarks import packets as p
 from benchmarks.job import TOPIC, Job, Meter, Sample
-from benchmarks.peer import BURST, READ_SIZE, answer
+from benchmarks.peer import BURST, READ_SIZE, answer, identifiers
 
 CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04raw!"
 
@@ -24,7 +24,6 @@ class Load:
     def __init__(self, connection: socket.socket, job: Job) -> None:
         self._connection = connection
         self._template = p.publish_template(job.qos, TOPIC.encode(), job.payload_size)
-        self._identifier_at = p.identifier_offset(self._template)
         self._free = deque(range(1, job.tasks + 1))
         self._rest = b""
         self.meter = Meter()
@@ -37,12 +36,9 @@ class Load:
         self._rest += self._connection.recv(READ_SIZE)
 
     def _publish(self) -> bytes:
-        size = len(self._template)
-        data = bytearray(self._template) * len(self._free)
-        data[self._identifier_at :: size] = bytes(number >> 8 for number in self._free)
-        data[self._identifier_at + 1 :: size] = bytes(number & 0xFF for number in self._free)
+        numbers = b"".join(number.to_bytes(2, "big") for number in self._free)
         self._free.clear()
-        return bytes(data)
+        return p.publish_run(self._template, numbers)
 
     def _advance(self) -> list[bytes]:
         """What answers the packets that came."""
@@ -60,11 +56,7 @@ class Load:
     def _confirm(self, run: p.Run) -> bytes:
         """The next message of each that is confirmed, under the same packet identifier."""
         self.meter.messages += len(run)
-        size = len(self._template)
-        data = bytearray(self._template) * len(run)
-        data[self._identifier_at :: size] = run.data[2 :: run.size]
-        data[self._identifier_at + 1 :: size] = run.data[3 :: run.size]
-        return bytes(data)
+        return p.publish_run(self._template, identifiers(run))
 
 
 class Reception:
