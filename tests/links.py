@@ -1,6 +1,8 @@
-"""What tests on a `ScriptedBroker` share."""
+"""What tests on connections share."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import trio
 import trio.testing
@@ -39,4 +41,33 @@ class SlowStream(trio.abc.Stream):
         return await self._stream.receive_some(max_bytes)
 
     async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class Opener(Protocol):
+    """Whoever opens streams, and counts those that are not closed."""
+
+    open_streams: int
+
+
+class Counted(trio.abc.Stream):
+    """A stream that its opener counts, until it is closed."""
+
+    def __init__(self, stream: trio.abc.Stream, opener: Opener) -> None:
+        self._stream = stream
+        self._opener: Opener | None = opener
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        if self._opener is not None:
+            self._opener.open_streams -= 1
+            self._opener = None
         await self._stream.aclose()

@@ -26,35 +26,14 @@ from trio_mqtt import (
 from trio_mqtt import _packets as p
 from trio_mqtt.testing import Broker
 
+from .links import Counted
+
 WAITS = (0, 0, 0.001, 0.01, 0.1, 1)
 """Units of time after which something is cancelled."""
 
 
 class Crash(Exception):
     """What bodies fail with."""
-
-
-class _Counted(trio.abc.Stream):
-    """A stream, until it is closed."""
-
-    def __init__(self, inner: trio.abc.Stream, soak: Soak) -> None:
-        self._inner = inner
-        self._soak: Soak | None = soak
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._inner.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise NotImplementedError
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._inner.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        if self._soak is not None:
-            self._soak.open_streams -= 1
-            self._soak = None
-        await self._inner.aclose()
 
 
 class Soak:
@@ -103,7 +82,7 @@ class Soak:
         self.broker._service.log.clear()  # noqa: SLF001
 
     async def _dial(self) -> trio.abc.Stream:
-        stream = _Counted(await self._dialer(), self)
+        stream = Counted(await self._dialer(), self)
         self.open_streams += 1
         return stream
 

@@ -30,6 +30,7 @@ from trio_mqtt.testing import Broker, Faults, FaultyDialer, ScriptedBroker, open
 
 from . import certificates
 from .certificates import HOST
+from .links import Counted
 
 # TLS
 
@@ -65,29 +66,6 @@ class Secure:
         await trio.aclose_forcefully(source)
         await trio.aclose_forcefully(sink)
         scope.cancel()
-
-
-class Counted(trio.abc.Stream):
-    """A stream, until it is closed."""
-
-    def __init__(self, stream: trio.abc.Stream, secure: Secure) -> None:
-        self._stream = stream
-        self._secure: Secure | None = secure
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        if self._secure is not None:
-            self._secure.open_streams -= 1
-            self._secure = None
-        await self._stream.aclose()
 
 
 @asynccontextmanager
