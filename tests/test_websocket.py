@@ -91,6 +91,42 @@ async def pair(**options: Any) -> AsyncGenerator[tuple[trio.abc.Stream, Server]]
     yield client, server
 
 
+class Slow(trio.abc.Stream):
+    """A stream that writes when it is told to."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.may_write: trio.Event | None = None
+        self.written = 0
+        self.closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.may_write is not None:
+            await self.may_write.wait()
+            self.written += 1
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise NotImplementedError
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self._stream.aclose()
+
+
+async def slow_pair() -> tuple[trio.abc.Stream, Slow, Server]:
+    """Both ends, connected, and what writes below ours when it is told to."""
+    ours, theirs = memory_stream_pair()
+    slow, server = Slow(ours), Server(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.accept)
+        client = await open_websocket(slow, host="host", target="/")
+    return client, slow, server
+
+
 # The handshake
 
 
@@ -292,12 +328,7 @@ async def test_a_ping_is_answered_at_once() -> None:
 
 async def test_pings_are_answered_behind_what_is_being_written() -> None:
     """And only the latest, so that nothing piles up for a peer that does not read."""
-    ours, theirs = memory_stream_pair()
-    slow = Slow(ours)
-    server = Server(theirs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.accept)
-        client = await open_websocket(slow, host="host", target="/")
+    client, slow, server = await slow_pair()
     async with trio.open_nursery() as nursery:
         slow.may_write = trio.Event()
         nursery.start_soon(client.send_all, b"abc")
@@ -310,32 +341,6 @@ async def test_pings_are_answered_behind_what_is_being_written() -> None:
         assert await server.next() == Pong(b"999")
         assert slow.written == 2
         await server.send(BytesMessage(b"x"))
-
-
-class Slow(trio.abc.Stream):
-    """A stream that writes when it is told to."""
-
-    def __init__(self, stream: trio.abc.Stream) -> None:
-        self._stream = stream
-        self.may_write: trio.Event | None = None
-        self.written = 0
-        self.closed = False
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.may_write is not None:
-            await self.may_write.wait()
-            self.written += 1
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        raise NotImplementedError
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await self._stream.aclose()
 
 
 async def test_a_good_bye_is_answered_and_is_the_end() -> None:
@@ -358,11 +363,7 @@ async def test_what_came_before_a_good_bye_counts_though_nobody_hears_ours() -> 
 
 
 async def test_who_waits_to_write_when_it_is_closed() -> None:
-    ours, theirs = memory_stream_pair()
-    slow, server = Slow(ours), Server(theirs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.accept)
-        client = await open_websocket(slow, host="host", target="/")
+    client, slow, server = await slow_pair()
     slow.may_write = trio.Event()
     ended: list[str] = []
 
@@ -454,11 +455,8 @@ async def test_one_task_reads_and_one_writes() -> None:
         with pytest.raises(trio.BusyResourceError):
             await client.receive_some()
         await server.send(BytesMessage(b"x"))
-    ours, theirs = memory_stream_pair()
-    slow, server = Slow(ours), Server(theirs)
+    client, slow, server = await slow_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.accept)
-        client = await open_websocket(slow, host="host", target="/")
         slow.may_write = trio.Event()
         nursery.start_soon(client.send_all, b"abc")
         await trio.testing.wait_all_tasks_blocked()
@@ -468,11 +466,7 @@ async def test_one_task_reads_and_one_writes() -> None:
 
 
 async def test_a_write_that_was_cancelled_leaves_it_broken() -> None:
-    ours, theirs = memory_stream_pair()
-    slow, server = Slow(ours), Server(theirs)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.accept)
-        client = await open_websocket(slow, host="host", target="/")
+    client, slow, _ = await slow_pair()
     slow.may_write = trio.Event()
     with trio.move_on_after(0.01) as scope:
         await client.send_all(b"abc")
@@ -513,11 +507,7 @@ async def test_closing_says_good_bye() -> None:
 
 async def test_closing_takes_not_long_and_always_closes(autojump_clock: MockClock) -> None:
     for cancelled in (False, True):
-        ours, theirs = memory_stream_pair()
-        slow, server = Slow(ours), Server(theirs)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(server.accept)
-            client = await open_websocket(slow, host="host", target="/")
+        client, slow, _ = await slow_pair()
         slow.may_write = trio.Event()
         began = trio.current_time()
         with trio.CancelScope() as scope:
