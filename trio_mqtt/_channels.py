@@ -12,7 +12,7 @@ from ._big_message import BigMessage
 from ._connection import Bells
 from ._inbox import Entry, Inbox
 from ._large_payload import Large
-from ._packets import Delivery, Message, message_of
+from ._packets import Delivery, Message
 from ._router import Router
 
 CHECKPOINT_EVERY = 64
@@ -77,7 +77,6 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         """What the application has, if it is one, also when that was acknowledged early."""
         self._storing: Delivery | None = None
         """What the application had last, if that has to be stored."""
-        self._taken = 0
         siblings.open.append(self)
 
     def __repr__(self) -> str:
@@ -101,11 +100,15 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             trio.BusyResourceError: another task waits in `receive`; use a `clone` for each.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._ask()
+        if self._current is not None or self._big is not None:
+            self._finish()
+        if self._is_ready() and self._inbox.taken % CHECKPOINT_EVERY:
+            return self._take()
+        return await self._receive_later()
+
+    async def _receive_later(self) -> Message:
+        self._check()
         if self._is_ready():
-            self._taken += 1
-            if self._taken % CHECKPOINT_EVERY:
-                return self._take()
             self._receiving = True
             await trio.lowlevel.cancel_shielded_checkpoint()
             self._receiving = False
@@ -122,10 +125,11 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             SubscribeError, MessagesMissed, trio.EndOfChannel, trio.ClosedResourceError,
                 trio.BusyResourceError: as `receive`.
         """
-        self._ask()
-        if not self._is_ready():
-            raise trio.WouldBlock
-        return self._take()
+        self._finish()
+        if self._is_ready():
+            return self._take()
+        self._check()
+        raise trio.WouldBlock
 
     def acknowledge(self) -> None:
         """Acknowledges the message received last, before the next one is asked for.
@@ -285,21 +289,15 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         return self._closed or self._inbox.closed
 
     def _is_ready(self) -> bool:
-        return (
-            bool(self._inbox)
-            and not self._closed
-            and (self._storing is None or self._storing.released)
-        )
-
-    def _ask(self) -> None:
-        """The next message is asked for, whether there is one or not: this one is done."""
-        if self._receiving:
-            raise trio.BusyResourceError("another task waits for the next message")
-        if self._current is not None or self._big is not None:
-            self._finish()
-        self._check()
+        """Whether the next message may be taken at once."""
+        inbox = self._inbox
+        if not inbox.queue or inbox.ended or self._closed or self._receiving:
+            return False
+        return self._storing is None or self._storing.released
 
     def _check(self) -> None:
+        if self._receiving:
+            raise trio.BusyResourceError("another task waits for the next message")
         if self._is_closed():
             raise trio.ClosedResourceError("this channel was closed")
         if self._inbox.ended:
@@ -319,14 +317,12 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
     def _take(self) -> Message:
         entry = self._inbox.take()
         self._storing = None
-        arrival = entry[1]
-        if type(arrival) is Message:
-            return arrival
-        message = message_of(arrival)
-        if isinstance(arrival, Delivery):
+        message = entry[1]
+        if isinstance(message, Delivery):
             self._current = entry
             self._holder = trio.lowlevel.current_task()
-        if isinstance(message, Large):
+            message = message.message
+        if type(message) is Large:
             self._big = BigMessage(message)
             return self._big
         return message

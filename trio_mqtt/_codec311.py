@@ -44,6 +44,9 @@ DUP, RETAIN = 0x08, 0x01
 # The bits of the connect flags, section 3.1.2.
 USERNAME, PASSWORD, WILL_RETAIN, WILL, CLEAN = 0x80, 0x40, 0x20, 0x04, 0x02
 
+_CUT_SHORT = "PUBLISH ends before its topic and packet identifier do"
+_PACKET_ID_0 = "packet identifier 0"
+
 _pack_ack = struct.Struct(">BBH").pack
 _ACKS = {p.PubAck: PUBACK, p.PubRec: PUBREC, p.PubRel: PUBREL, p.PubComp: PUBCOMP}
 
@@ -270,7 +273,7 @@ def decode_string(encoded: bytes) -> str:
 def read_packet_id(data: bytes, start: int) -> int:
     packet_id = data[start] << 8 | data[start + 1]
     if not packet_id:
-        raise ProtocolViolation("packet identifier 0")  # [MQTT-2.3.1-1]
+        raise ProtocolViolation(_PACKET_ID_0)  # [MQTT-2.3.1-1]
     return packet_id
 
 
@@ -278,22 +281,26 @@ def _publish_reader(
     topics: _TopicCache, qos: p.QoS, *, retain: bool, dup: bool
 ) -> Reader[p.Message | p.Delivery]:
     """Reads PUBLISH with these flags: nothing is left to decide for each packet."""
-    message = p.Message
-
-    def topic_end(data: bytes, start: int, stop: int) -> int:
-        end = start + 2 + (data[start] << 8 | data[start + 1])
-        if end > stop:
-            raise ProtocolViolation("PUBLISH ends before its topic and packet identifier do")
-        return end
+    message, delivery = p.Message, p.Delivery
 
     def at_most_once(data: bytes, start: int, stop: int) -> p.Message:
-        end = topic_end(data, start, stop)
-        return message(topics[data[start + 2 : end]], data[end:stop], qos, retain, dup)
+        topic = start + 2
+        end = topic + (data[start] << 8 | data[start + 1])
+        if end > stop:
+            raise ProtocolViolation(_CUT_SHORT)
+        return message(topics[data[topic:end]], data[end:stop], qos, retain, dup)
 
     def acknowledged(data: bytes, start: int, stop: int) -> p.Delivery:
-        end = topic_end(data, start, stop - 2)
-        body = message(topics[data[start + 2 : end]], data[end + 2 : stop], qos, retain, dup)
-        return p.Delivery(body, read_packet_id(data, end))
+        topic = start + 2
+        end = topic + (data[start] << 8 | data[start + 1])
+        payload = end + 2
+        if payload > stop:
+            raise ProtocolViolation(_CUT_SHORT)
+        packet_id = data[end] << 8 | data[end + 1]
+        if not packet_id:
+            raise ProtocolViolation(_PACKET_ID_0)  # [MQTT-2.3.1-1]
+        body = message(topics[data[topic:end]], data[payload:stop], qos, retain, dup)
+        return delivery(body, packet_id)
 
     if qos:
         return Reader(4, MAX_REMAINING_LENGTH, acknowledged)

@@ -1,19 +1,24 @@
 """One network connection: handshake, the only reader, the only writer, keep-alive.
 
-Three tasks use a connection, and each does one thing. The reader calls `receive`.
+Four tasks use a connection, and each does one thing. The reader calls `receive`.
 The writer runs `write`, and nobody else ever touches the sending side: a `send_all` that is
-cancelled leaves half a packet, so it is cancelled only together with the connection. The third runs
-`keep_alive`. Whatever ends the connection is raised as `ConnectionLost` in one of the three.
+cancelled leaves half a packet, so it is cancelled only together with the connection. The others run
+`watch` and `keep_alive`. Whatever ends the connection is raised as `ConnectionLost` in one of the
+four.
 
 Progress is measured in bytes. Whenever the broker owes something, the rest of a packet or an answer
 to PINGREQ, one byte has to arrive within `pause_timeout`; whenever we write, one piece has to leave
-within it. While the application keeps the reader waiting (`resting`), nothing is owed.
+within it. While the application keeps the reader waiting (`resting`), nothing is owed. The reader
+and the writer merely note when something is due, and `watch` looks at it when the time has come: a
+cancel scope around each read and each write would cost as much as some messages.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Sequence
+import os
+import sys
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
@@ -119,13 +124,16 @@ class Connection:
 
     def __init__(self, stream: trio.abc.Stream, decoder: p.Decoder, pause_timeout: float) -> None:
         self._stream = stream
+        self._descriptor = _descriptor(stream)
         self._decoder = decoder
         self._pause_timeout = pause_timeout
         self._ahead: Sequence[p.Decoded] = ()
         """What arrived together with CONNACK."""
-        self._read_scope = trio.CancelScope()
         self._due = math.inf
         """When the next byte has to be here, in Trio's time."""
+        self._watch_scope = trio.CancelScope()
+        self._watched_at = math.inf
+        """When `watch` looks next."""
         self._resting = False
         self._last_read = self._last_written = trio.current_time()
         self._writing_since = math.inf
@@ -145,10 +153,10 @@ class Connection:
             ConnectionLost: it did not answer in time, closed the connection, or answered what it
                 must not.
         """
-        await self._send(connect)
+        await self._send_in_time(connect)
         while not self._ahead:
-            self._owed()
-            self._ahead = await self._read()
+            with self._in_time(self._nothing_came):
+                self._ahead = await self._read()
         answer, *self._ahead = self._ahead
         if not isinstance(answer, p.ConnAck):  # [MQTT-3.2.0-1]
             raise ProtocolViolation(f"{type(answer).__name__} in the place of CONNACK")
@@ -166,8 +174,20 @@ class Connection:
 
     async def disconnect(self, packet: bytes) -> None:
         """Sends DISCONNECT on a connection that has no writer, and waits as `linger` does."""
-        await self._send(packet)
+        await self._send_in_time(packet)
         await self.linger()
+
+    async def _send_in_time(self, packet: bytes) -> None:
+        with self._in_time(self._nothing_left):
+            await self._send(packet)
+
+    @contextmanager
+    def _in_time(self, otherwise: str) -> Generator[None, None, None]:
+        """Surrounds what has to be done within `pause_timeout` while there is no `watch`."""
+        with trio.move_on_after(self._pause_timeout) as scope:
+            yield
+        if scope.cancelled_caught:
+            raise ConnectionLost(otherwise)
 
     async def linger(self) -> None:
         """After DISCONNECT, waits for the broker to close the connection, and not for long."""
@@ -205,15 +225,10 @@ class Connection:
     async def _read(self) -> Sequence[p.Decoded]:
         if self._decoder.violation is not None:
             raise self._decoder.violation
-        # A scope for each read, so that a deadline that passed together with the arrival of bytes,
-        # as it may when the application was slow, ends nothing.
-        with trio.CancelScope(deadline=self._due) as self._read_scope:
-            try:
-                data = await self._stream.receive_some(READ_SIZE)
-            except LOST as error:
-                raise ConnectionLost(f"the connection broke: {describe(error)}") from error
-        if self._read_scope.cancelled_caught:
-            raise ConnectionLost(f"nothing came for {self._pause_timeout} s while a byte was due")
+        try:
+            data = await self._stream.receive_some(READ_SIZE)
+        except LOST as error:
+            raise _broke(error) from error
         if not data:
             raise ConnectionLost("the broker closed the connection")
         self._last_read = trio.current_time()
@@ -227,7 +242,8 @@ class Connection:
 
     def _owed(self) -> None:
         """A byte is due within `pause_timeout` from now."""
-        self._due = self._read_scope.deadline = trio.current_time() + self._pause_timeout
+        self._due = trio.current_time() + self._pause_timeout
+        self._watch_from(self._due)
 
     # The writer
 
@@ -252,8 +268,6 @@ class Connection:
         outbox, bells = self._outbox, self._bells
         await trio.lowlevel.checkpoint_if_cancelled()  # it has not begun if cancelled here
         outbox.begun += len(piece)
-        if self._resting:
-            bells.reader.set()  # for it to see whether this write is blocked
         await self._send(piece)
         outbox.written += len(piece)
         if self._due == math.inf and not self._resting and self._awaits_ping():
@@ -264,16 +278,30 @@ class Connection:
             bells.space.serve(lambda: self.has_space)
 
     async def _send(self, piece: bytes | memoryview) -> None:
-        self._writing_since = trio.current_time()
-        with trio.move_on_after(self._pause_timeout) as scope:
-            try:
-                await self._stream.send_all(piece)
-            except LOST as error:
-                raise ConnectionLost(f"the connection broke: {describe(error)}") from error
-        if scope.cancelled_caught:
-            raise ConnectionLost(f"nothing could be written for {self._pause_timeout} s")
+        try:
+            sent = self._send_nowait(piece)
+            if sent < len(piece):
+                self._writing_since = now = trio.current_time()
+                self._watch_from(now + self._pause_timeout)
+                if self._resting:
+                    self._bells.reader.set()  # for it to see whether this write is blocked
+                await self._stream.send_all(memoryview(piece)[sent:] if sent else piece)
+        except LOST as error:
+            raise _broke(error) from error
         self._writing_since = math.inf
         self._last_written = trio.current_time()
+
+    def _send_nowait(self, piece: bytes | memoryview) -> int:
+        """How much of it a plain socket takes at once: saves the writer a turn of the scheduler.
+
+        Not of a whole piece, since others are to have their turn between large ones.
+        """
+        if self._descriptor is None or len(piece) >= PIECE_SIZE:
+            return 0
+        try:
+            return os.write(self._descriptor(), piece)
+        except BlockingIOError:
+            return 0
 
     @property
     def has_space(self) -> bool:
@@ -285,7 +313,40 @@ class Connection:
         """When the write that is under way began, in Trio's time; infinity when there is none."""
         return self._writing_since
 
-    # Keep-alive
+    # Time
+
+    async def watch(self) -> NoReturn:
+        """Waits for something to be overdue.
+
+        Raises:
+            ConnectionLost: something is.
+        """
+        while True:
+            due = min(self._due, self._writing_since + self._pause_timeout)
+            if due > trio.current_time():
+                self._watched_at = due
+                with trio.CancelScope(deadline=due) as self._watch_scope:
+                    await trio.sleep_forever()
+            # What came together with the deadline, as it may when the application was slow, counts:
+            # the reader and the writer have their turn first.
+            await trio.lowlevel.checkpoint()
+            if self._due <= trio.current_time():
+                raise ConnectionLost(self._nothing_came)
+            if self._writing_since + self._pause_timeout <= trio.current_time():
+                raise ConnectionLost(self._nothing_left)
+
+    def _watch_from(self, due: float) -> None:
+        """Has `watch` look at `due`, if not before: it sees by itself what is due later."""
+        if due < self._watched_at:
+            self._watched_at = self._watch_scope.deadline = due
+
+    @property
+    def _nothing_came(self) -> str:
+        return f"nothing came for {self._pause_timeout} s while a byte was due"
+
+    @property
+    def _nothing_left(self) -> str:
+        return f"nothing could be written for {self._pause_timeout} s"
 
     async def keep_alive(self, interval: float) -> NoReturn:
         """Sends PINGREQ before `interval` seconds pass without a packet [MQTT-3.1.2-23].
@@ -307,6 +368,17 @@ class Connection:
                 pinged = trio.current_time()
                 session.ping()
                 self._bells.writer.set()
+
+
+def _broke(error: Exception) -> ConnectionLost:
+    return ConnectionLost(f"the connection broke: {describe(error)}")
+
+
+def _descriptor(stream: trio.abc.Stream) -> Callable[[], int] | None:
+    """What tells the descriptor of a plain socket, where it can be written to like a file."""
+    if sys.platform != "win32" and isinstance(stream, trio.SocketStream):
+        return stream.socket.fileno
+    return None
 
 
 def _pieces(packets: list[bytes]) -> Iterator[bytes | memoryview]:

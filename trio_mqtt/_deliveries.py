@@ -96,13 +96,14 @@ class Deliveries:
         Raises:
             ProtocolViolation: the broker repeats itself without end.
         """
+        packet_id = delivery.packet_id
         exactly_once = delivery.message.qos == 2
         level = self._exactly_once if exactly_once else self._at_least_once
         if len(level.owed) >= _MAX_OWED:
             raise ProtocolViolation("PUBLISH repeated without end")
         if self._doubtful and exactly_once:
             self._resolve(delivery)
-        if exactly_once and delivery.packet_id in self._received:
+        if exactly_once and packet_id in self._received:
             # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
             delivery.released = True
             _skip(delivery)
@@ -110,7 +111,7 @@ class Deliveries:
             self.repeated += 1
             self._answer(level, outbox)
             return False
-        held = level.held.get(delivery.packet_id)
+        held = level.held.get(packet_id)
         if held is not None and (exactly_once or _same(held.message, delivery.message)):
             # The application has it, or will: both packets are answered when it is released.
             _skip(delivery)
@@ -119,9 +120,9 @@ class Deliveries:
             self.repeated += 1
             return False
         cut_short = self._cut_short
-        if exactly_once and cut_short is not None and cut_short.packet_id == delivery.packet_id:
+        if cut_short is not None and exactly_once and cut_short.packet_id == packet_id:
             self._cut_short = None
-        level.held[delivery.packet_id] = delivery
+        level.held[packet_id] = delivery
         level.owed.append(delivery)
         return True
 
@@ -208,8 +209,12 @@ class Deliveries:
 
     def _answer(self, level: _Level, outbox: Outbox) -> None:
         owed = level.owed
-        while owed and (owed[0].repeats or owed[0]).released and owed[0].complete:
-            outbox.append(self._codec.encode_ack(level.answer, owed.popleft().packet_id))
+        while owed:
+            first = owed[0]
+            if not ((first.repeats or first).released and first.complete):
+                return
+            owed.popleft()
+            outbox.append(self._codec.encode_ack(level.answer, first.packet_id))
 
 
 def _skip(delivery: p.Delivery) -> None:

@@ -20,7 +20,7 @@ from ._connection import Bells, Wakeup
 from ._errors import MessagesMissed, MQTTError
 from ._exchange import Demand
 from ._large_payload import Large
-from ._packets import Delivery, Message, message_of, payload_size
+from ._packets import Delivery, Message, Streamed, message_of
 from ._session import SessionState
 
 HARD_BOUND = 2
@@ -39,17 +39,14 @@ class Full:
 
     def __init__(self, reader: Wakeup) -> None:
         self._reader = reader
-        self._inboxes: set[Inbox] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._inboxes)
+        self.inboxes: set[Inbox] = set()
 
     def add(self, inbox: Inbox) -> None:
-        self._inboxes.add(inbox)
+        self.inboxes.add(inbox)
 
     def discard(self, inbox: Inbox) -> None:
         """It is no longer full, or no longer there."""
-        self._inboxes.discard(inbox)
+        self.inboxes.discard(inbox)
         self._reader.set()
 
 
@@ -65,7 +62,7 @@ class Claims:
         delivery.claims -= 1
         if not delivery.claims:
             message = delivery.message
-            if isinstance(message, Large) and message.payload_stream.is_missed:
+            if type(message) is Large and message.payload_stream.is_missed:
                 delivery.released = True  # it comes again, as a new one
                 return
             self._session.release(delivery)
@@ -92,6 +89,8 @@ class Inbox:
         self._full = full
         self._demand = demand
         self._claims = claims
+        self.release = claims.release
+        """The application is done with a delivery: a hop less for each message."""
         self._overflow = overflow
         self._drops = overflow != "wait"
         self._strict = strict
@@ -99,8 +98,10 @@ class Inbox:
         """The number of the first arrival that it gets by itself."""
         self._earlier: set[int] = set()
         """The arrivals before it was opened that it got all the same."""
-        self._entries: deque[_Entry] = deque()
-        self._messages = 0
+        self.queue: deque[_Entry] = deque()
+        """What waits to be taken: messages, and errors between them."""
+        self._errors = 0
+        """How many of those are errors."""
         self._bytes = 0
         self._shares: dict[int, int] = {}
         """By number of the arrival, how many more came back of it than the one that waits."""
@@ -115,13 +116,15 @@ class Inbox:
         """Whether there will be no more, as the client ended."""
         self.most_messages = 0
         self.most_bytes = 0
+        self._mark = self._bytes_mark = 0
+        """Beyond which there is more in it than ever, or as much as it may hold."""
         self.taken = 0
         """Messages that the application has taken."""
         self.given_up = 0
         """Messages that never got to the application, though it was there."""
 
     def __len__(self) -> int:
-        return self._messages
+        return len(self.queue) - self._errors
 
     @property
     def payload_bytes(self) -> int:
@@ -138,14 +141,14 @@ class Inbox:
     def has_room(self) -> bool:
         """Whether the second bound allows one more that does not yield."""
         return (
-            self._messages - len(self._yielding) < self._bounds.messages * HARD_BOUND
+            len(self) - len(self._yielding) < self._bounds.messages * HARD_BOUND
             and self._bytes - self._yielding_bytes < self._bounds.bytes * HARD_BOUND
         )
 
     @property
     def is_low(self) -> bool:
         """Whether enough was taken for a reader that stopped to go on."""
-        messages = self._messages - len(self._yielding)
+        messages = len(self) - len(self._yielding)
         return not messages or (
             messages <= self._bounds.messages * LOW_WATER
             and self._bytes - self._yielding_bytes <= self._bounds.bytes * LOW_WATER
@@ -156,12 +159,16 @@ class Inbox:
 
         It is given up where the second bound allows no more.
         """
-        ordinary = not (self.closed or self._is_full or self._drops or yields or self._yielding)
-        if ordinary or self._make_way(number, arrival, yields=yields):
-            self._entries.append((number, arrival))
-            self._count(arrival)
-            if self._waiters:
-                self.wake_one()
+        special = self.closed or self._is_full or self._drops or yields or self._yielding
+        if special and not self._make_way(number, arrival, yields=yields):
+            return
+        queue = self.queue
+        queue.append((number, arrival))
+        self._bytes += len(arrival.payload) if type(arrival) is Message else _size(arrival)
+        if len(queue) > self._mark or self._bytes > self._bytes_mark:
+            self._note_growth()
+        if self._waiters:
+            self.wake_one()
 
     def _make_way(self, number: int, arrival: Arrival, *, yields: bool) -> bool:
         """Gives up what yields, as far as there is need; False if that is the arrival itself."""
@@ -175,7 +182,7 @@ class Inbox:
                 self._give_up_yielding()
         if self._is_at_bound() if yields else not self.has_room:
             self._give_up(arrival)
-            self._missed(len(self._entries), 1, number)
+            self._missed(len(self.queue), 1, number)
             return False
         if yields:
             self._note_yielding(number, arrival)
@@ -187,7 +194,7 @@ class Inbox:
         Arguments:
             yield_: whether that at QoS 0 gives way here.
         """
-        ordered: list[_Entry] = list(self._entries)
+        ordered: list[_Entry] = list(self.queue)
         present = {number for number, _ in self.entries()}
         for number, arrival in entries:
             if number in present:
@@ -199,19 +206,20 @@ class Inbox:
                 self._earlier.add(number)
             if isinstance(arrival, Message) and (yield_ or self._drops):
                 self._note_yielding(number, arrival)
-            self._count(arrival)
+            self._bytes += _size(arrival)
         ordered.sort(key=_place)
-        self._entries = deque(ordered)
+        self.queue = deque(ordered)
+        self._note_growth()
         while self._yielding and self._is_beyond_bound():
             self._give_up_yielding(newest=self._overflow == "drop_newest")
-        for _ in range(min(len(self._entries), len(self._waiters))):
+        for _ in range(min(len(self.queue), len(self._waiters))):
             self.wake_one()
 
     def remove(self, wanted: set[int], *, whole: bool = True) -> list[Entry]:
         """Takes these arrivals out of it: all shares of each, or one."""
         removed: list[Entry] = []
         kept: deque[_Entry] = deque()
-        for number, item in self._entries:
+        for number, item in self.queue:
             if number not in wanted or isinstance(item, MQTTError):
                 kept.append((number, item))
                 continue
@@ -223,13 +231,13 @@ class Inbox:
             else:
                 removed += [(number, item)] * more
                 self._uncount(number, item)
-        self._entries = kept
+        self.queue = kept
         self._relieve()
         return removed
 
     def entries(self) -> list[Entry]:
         """What waits."""
-        return [(number, item) for number, item in self._entries if not isinstance(item, MQTTError)]
+        return [(number, item) for number, item in self.queue if not isinstance(item, MQTTError)]
 
     def no_longer_yields(self, numbers: Iterable[int]) -> None:
         """These count from now on, as somebody wants them."""
@@ -239,7 +247,8 @@ class Inbox:
 
     def put_error(self, number: int, error: MQTTError) -> None:
         """Has `error` raised in the application, at this place of the stream."""
-        self._entries.append((number, error))
+        self.queue.append((number, error))
+        self._errors += 1
         self.wake_one()
 
     def session_lost(self, number: int) -> None:
@@ -248,14 +257,14 @@ class Inbox:
         Arguments:
             number: of the latest arrival.
         """
-        self._missed(len(self._entries), 0, number, session_lost=True)
+        self._missed(len(self.queue), 0, number, session_lost=True)
 
     def lose(self, number: int) -> None:
         """The rest of this arrival did not come. At QoS 1 and 2 the broker will send it again."""
         for entry in self.remove({number}):
             if isinstance(entry[1], Message):
                 self._give_up(entry[1])
-                self._missed(len(self._entries), 1, number)
+                self._missed(len(self.queue), 1, number)
             elif isinstance(entry[1].message, Large):
                 entry[1].message.payload_stream.give_up()
 
@@ -263,8 +272,8 @@ class Inbox:
         """The application took it, was not done with it, and nobody can have it now."""
         self.given_up += 1
         self._claims.release(delivery)
-        later = (index for index, (other, _) in enumerate(self._entries) if other > number)
-        self._missed(next(later, len(self._entries)), 1, number)
+        later = (index for index, (other, _) in enumerate(self.queue) if other > number)
+        self._missed(next(later, len(self.queue)), 1, number)
 
     def end(self) -> None:
         """There will be no more, and what waits is not to be had."""
@@ -275,7 +284,8 @@ class Inbox:
         """Nobody will take anything out of it any more. Returns what was in it."""
         entries = self.remove({number for number, _ in self.entries()})
         self.closed = True
-        self._entries.clear()
+        self.queue.clear()
+        self._errors = 0
         self._full.discard(self)
         self.wake_all()
         return entries
@@ -291,10 +301,6 @@ class Inbox:
     def waiters(self) -> int:
         """How many tasks wait for the next message."""
         return len(self._waiters)
-
-    def __bool__(self) -> bool:
-        """Whether there is something to take."""
-        return bool(self._entries)
 
     async def wait(self) -> None:
         """Waits for something to happen: a message, an error, the end."""
@@ -328,43 +334,45 @@ class Inbox:
         Raises:
             MQTTError: there was an error in its place.
         """
-        number, item = self._entries.popleft()
-        if isinstance(item, MQTTError):
+        number, item = self.queue.popleft()
+        if type(item) is Message:
+            self._bytes -= len(item.payload)
+        elif isinstance(item, MQTTError):
+            self._errors -= 1
             raise item
+        else:
+            self._bytes -= _size(item)
         self.taken += 1
-        self._uncount(number, item)
+        if self._yielding:
+            self._yielding_bytes -= self._yielding.pop(number, 0)
         if self._shares:
-            more = self._shares.pop(number, 0)
-            if isinstance(item, Delivery):
-                item.claims -= more
-            message = message_of(item)
-            if isinstance(message, Large):
-                for _ in range(more):
-                    message.payload_stream.give_up()
+            self._unite(number, item)
         if self._is_full:
             self._relieve()
         return number, item
 
-    def release(self, delivery: Delivery) -> None:
-        """The application is done with it."""
-        self._claims.release(delivery)
+    def _unite(self, number: int, arrival: Arrival) -> None:
+        """What came back in several shares is taken as one."""
+        more = self._shares.pop(number, 0)
+        if isinstance(arrival, Delivery):
+            arrival.claims -= more
+        message = message_of(arrival)
+        if isinstance(message, Large):
+            for _ in range(more):
+                message.payload_stream.give_up()
 
     # Counting
 
-    def _count(self, arrival: Arrival) -> None:
-        self._messages += 1
-        self._bytes += _size(arrival)
-        if self._messages > self.most_messages:
-            self.most_messages = self._messages
-        if self._bytes > self.most_bytes:
-            self.most_bytes = self._bytes
-        if not self._is_full and (
-            self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
-        ):
-            self._note_full()
+    def _note_growth(self) -> None:
+        """There is more in it than ever, perhaps, or as much as it may hold."""
+        bounds = self._bounds
+        self.most_messages = max(self.most_messages, len(self))
+        self.most_bytes = max(self.most_bytes, self._bytes)
+        self._mark = min(self.most_messages, bounds.messages - 1)
+        self._bytes_mark = min(self.most_bytes, bounds.bytes - 1)
+        self._note_full()
 
     def _uncount(self, number: int, arrival: Arrival) -> None:
-        self._messages -= 1
         self._bytes -= _size(arrival)
         if self._yielding:
             self._yielding_bytes -= self._yielding.pop(number, 0)
@@ -374,18 +382,16 @@ class Inbox:
         self._yielding_bytes += _size(arrival)
 
     def _is_at_bound(self) -> bool:
-        return self._messages >= self._bounds.messages or self._bytes >= self._bounds.bytes
+        return len(self) >= self._bounds.messages or self._bytes >= self._bounds.bytes
 
     def _is_beyond_bound(self) -> bool:
         bounds = self._bounds
-        return self._messages > bounds.messages or (
-            self._bytes > bounds.bytes and self._messages > 1
-        )
+        return len(self) > bounds.messages or (self._bytes > bounds.bytes and len(self) > 1)
 
     def _note_full(self) -> None:
         bounds = self._bounds
         if (
-            self._messages - len(self._yielding) >= bounds.messages
+            len(self) - len(self._yielding) >= bounds.messages
             or self._bytes - self._yielding_bytes >= bounds.bytes
         ):
             self._is_full = True
@@ -406,14 +412,14 @@ class Inbox:
 
     def _give_up_yielding(self, *, newest: bool = False) -> None:
         """Gives up the oldest that yields, or the newest."""
-        places = range(len(self._entries))
+        places = range(len(self.queue))
         for index in reversed(places) if newest else places:
-            number, item = self._entries[index]
+            number, item = self.queue[index]
             if number in self._yielding and isinstance(item, Message):
                 break
         else:
             raise AssertionError("what yields is in the buffer")
-        del self._entries[index]
+        del self.queue[index]
         self._uncount(number, item)
         self._give_up(item)
         self._missed(index, 1, number)
@@ -430,7 +436,7 @@ class Inbox:
         """
         if not self._strict or self.closed:
             return
-        entries = self._entries
+        entries = self.queue
         for place in (index - 1, index):
             item = entries[place][1] if 0 <= place < len(entries) else None
             if isinstance(item, MessagesMissed):
@@ -439,14 +445,15 @@ class Inbox:
                 merged = MessagesMissed(given_up, session_lost=session_lost)
                 entries[place] = (entries[place][0], merged)
                 return
+        self._errors += 1
         entries.insert(index, (number, MessagesMissed(given_up, session_lost=session_lost)))
         self.wake_one()
 
 
 def _size(arrival: Arrival) -> int:
-    if type(arrival) is Message:  # most of what comes, twice a message
-        return len(arrival.payload)
-    return payload_size(message_of(arrival))
+    """Bytes of payload, of which not all need be here."""
+    message = arrival.message if isinstance(arrival, Delivery) else arrival
+    return message.size if isinstance(message, Streamed) else len(message.payload)
 
 
 def _place(entry: _Entry) -> tuple[int, bool]:

@@ -145,11 +145,6 @@ class Streamed(Message):
         return self.body.size
 
 
-def payload_size(message: Message) -> int:
-    """Bytes of payload, of which not all need be here."""
-    return message.size if isinstance(message, Streamed) else len(message.payload)
-
-
 @attrs.frozen
 class Will:
     """The message that the broker publishes when the connection ends without DISCONNECT.

@@ -58,19 +58,23 @@ class Router:
         self._arrived: deque[Arrival] = deque()
         """What is not given to anybody yet, as an inbox is full."""
         self._number = 0
+        """Of the latest arrival."""
+        self._given_back = 0
         self._routes: dict[str, tuple[Inbox, ...]] = {}
         self._version = -1
         self._streaming: tuple[int, LargePayload] | None = None
         """The number and the payload of the message that is arriving."""
         self._payloads: weakref.WeakSet[LargePayload] = weakref.WeakSet()
         """Of the large messages that somebody has or may still take."""
+        self.has_overflowed = False
+        """Whether messages on this connection were given back to the broker."""
         self._overflow = trio.Event()
+        """Whether some were, for a task that waits for it."""
         self._overflowed: set[Inbox] = set()
         """What had no room, of those that are open."""
         self._behind: set[Inbox] = set()
         """What must get nothing more at QoS 1 and 2 on this connection, for the sake of order: what
         had no room, and what may have come into the place of that."""
-        self.received = 0
         self._past = Totals()
         self.unclaimed = Unclaimed(self._new_inbox(), unclaimed_wait)
 
@@ -79,6 +83,7 @@ class Router:
     def begin(self) -> None:
         """A new connection begins."""
         self.unclaimed.connected(anew=not self.has_overflowed)
+        self.has_overflowed = False
         self._overflow = trio.Event()
         self._overflowed.clear()
         self._behind.clear()
@@ -111,11 +116,6 @@ class Router:
         for inbox in self._inboxes.values():
             inbox.session_lost(self._number)
 
-    @property
-    def has_overflowed(self) -> bool:
-        """Whether messages on this connection were given back to the broker."""
-        return self._overflow.is_set()
-
     async def wait_overflow(self) -> None:
         """Waits until messages had to be given back to the broker."""
         await self._overflow.wait()
@@ -133,9 +133,14 @@ class Router:
     # Arrivals
 
     @property
+    def received(self) -> int:
+        """How many messages arrived for the application."""
+        return self._number - self._given_back
+
+    @property
     def is_full(self) -> bool:
         """Whether the reader has to stop; no longer on a connection that is to end anyhow."""
-        return bool(self._full) and not self._overflow.is_set()
+        return bool(self._full.inboxes) and not self.has_overflowed
 
     @property
     def is_ahead(self) -> bool:
@@ -154,8 +159,8 @@ class Router:
     def take_in(self) -> None:
         """Gives away what arrived, until an inbox is full."""
         self._take_arrived()
-        arrived = self._arrived
-        while arrived and not self.is_full:
+        arrived, full = self._arrived, self._full.inboxes
+        while arrived and (not full or self.has_overflowed):
             self._route(arrived.popleft())
         self._grow()
         if not arrived:
@@ -171,6 +176,7 @@ class Router:
 
     def press_on(self) -> bool:
         """Gives away one more, though an inbox is full; False if there is none."""
+        self._take_arrived()
         if self._arrived:
             self._route(self._arrived.popleft())
             self._grow()
@@ -184,6 +190,9 @@ class Router:
             session.arrived = []
         if self._subscriptions.refused:
             self._tell_refused()
+        if self._version != self._subscriptions.version:
+            self._version = self._subscriptions.version
+            self._routes.clear()
 
     def _tell_refused(self) -> None:
         """Filters that the broker failed when they were restored."""
@@ -196,31 +205,26 @@ class Router:
             inbox.put_error(self._number, SubscribeError(tuple(topic_filters)))
 
     def _route(self, arrival: Arrival) -> None:
-        self._number += 1
-        self.received += 1
-        topic = arrival.topic if isinstance(arrival, Message) else arrival.message.topic
-        if self._version != self._subscriptions.version:
-            self._version = self._subscriptions.version
-            self._routes.clear()
+        self._number = number = self._number + 1
+        message = arrival if isinstance(arrival, Message) else arrival.message
+        topic = message.topic
         inboxes = self._routes.get(topic)
         if inboxes is None:
             inboxes = self._find_route(topic)
         if type(arrival) is not Message:  # of QoS 1 or 2, or streamed
             if isinstance(arrival, Delivery):
-                if (self._full or self._behind) and self._gives_back(arrival, inboxes):
+                if (self._behind or self._full.inboxes) and self._gives_back(arrival, inboxes):
                     return
                 arrival.claims = len(inboxes) or 1
-            arrival = self._ready_to_stream(arrival, len(inboxes) or 1)
+            if type(message) is Streamed:
+                arrival = self._ready_to_stream(arrival, message, len(inboxes) or 1)
         for inbox in inboxes:
-            inbox.put(self._number, arrival)
+            inbox.put(number, arrival)
         if not inboxes:
             self._route_unwanted(topic, arrival)
 
-    def _ready_to_stream(self, arrival: Arrival, shares: int) -> Arrival:
-        """The same, with the payload where its readers find it, if it is streamed."""
-        message = message_of(arrival)
-        if not isinstance(message, Streamed):
-            return arrival
+    def _ready_to_stream(self, arrival: Arrival, message: Streamed, shares: int) -> Arrival:
+        """The same, with the payload where its readers find it."""
         self._grow()  # the end of the one before may have come with it
         payload = LargePayload(message.body, shares, self._demand)
         self._streaming = (self._number, payload)
@@ -273,11 +277,15 @@ class Router:
         self._session.give_back(delivery)
         if isinstance(delivery.message, Streamed):
             delivery.message.body.discard()
-        self.received -= 1
+        self._given_back += 1
         self._overflowed.update(concerned)
         self._behind.update(concerned)
-        self._overflow.set()
+        self._note_overflow()
         return True
+
+    def _note_overflow(self) -> None:
+        self.has_overflowed = True
+        self._overflow.set()
 
     # Scopes
 
@@ -333,7 +341,7 @@ class Router:
                 elif self._keeps_session:
                     self._session.give_back(arrival)
                     self._behind.add(inbox)
-                    self._overflow.set()
+                    self._note_overflow()
                     self._give_back_behind(entry[0], inbox)
                 else:
                     inbox.miss(entry[0], arrival)
@@ -363,7 +371,7 @@ class Router:
             self._session.give_back(arrival)
             if isinstance(arrival.message, Large):
                 arrival.message.payload_stream.give_up()
-            self.received -= 1
+            self._given_back += 1
 
     def abandon(self, inbox: Inbox) -> None:
         """The last consumer of a scope failed, and nobody can take anything out of it any more."""

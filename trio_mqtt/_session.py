@@ -276,12 +276,13 @@ class SessionState:
             ProtocolViolation: one of them must not come, or not now. Those before it are taken in.
         """
         arrived, outbox = self.arrived, self._attached
+        on_publish = self._deliveries.on_publish
         for packet in packets:
             match packet:
                 case p.Message():
                     arrived.append(packet)
                 case p.Delivery():
-                    if self._deliveries.on_publish(packet, outbox):
+                    if on_publish(packet, outbox):
                         arrived.append(packet)
                 case p.PubAck():
                     self._settle(self._transfers.on_puback(packet, outbox))

@@ -172,6 +172,7 @@ class Supervisor:
         tasks: list[Callable[[], Awaitable[None]]] = [
             partial(self.reception.read, connection),
             connection.write,
+            connection.watch,
             self._end_overflow,
         ]
         if settings.keep_alive:
