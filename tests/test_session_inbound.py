@@ -45,7 +45,7 @@ def test_both_identifier_spaces_are_apart() -> None:
     driver.sent()
     driver.receive(delivery(1, 2), delivery(1, 1))
     theirs, other = driver.delivered()
-    assert driver.release(theirs, other) == [p.PubRec(1), p.PubAck(1)]
+    assert driver.release(theirs, other) == [p.PubAck(1), p.PubRec(1)]
     assert driver.receive(p.PubRec(1), p.PubRel(1)) == [p.PubRel(1), p.PubComp(1)]
     driver.receive(p.PubComp(1))
     assert driver.settled() == [ours]
@@ -171,7 +171,7 @@ def test_a_lost_session_clears_the_inbound_identifiers(released: bool) -> None:
     new = driver.delivered()
     assert [packet.packet_id for packet in new] == [7, 8]
     assert driver.release(*old) == []  # still deliverable, and nothing is sent for it
-    assert driver.release(*new) == [p.PubRec(7), p.PubAck(8)]
+    assert driver.release(*new) == [p.PubAck(8), p.PubRec(7)]
 
 
 def test_a_pubrel_that_comes_before_our_pubrec_ends_the_exchange() -> None:

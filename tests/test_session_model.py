@@ -596,7 +596,7 @@ class Machine(RuleBasedStateMachine):
             self.take()
         elif not self.attached:
             self.connect()
-        elif self.session.outbox:
+        elif self.session.has_output:
             self.write()
         elif self.wire:
             self.broker_receives(len(self.wire))

@@ -100,8 +100,10 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             trio.BusyResourceError: another task waits in `receive`; use a `clone` for each.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._current is not None or self._big is not None:
-            self._finish()
+        if self._current is not None:
+            self.acknowledge()
+        if self._big is not None:
+            self._close_big()
         if self._is_ready() and self._inbox.taken % CHECKPOINT_EVERY:
             return self._take()
         return await self._receive_later()
@@ -318,7 +320,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         entry = self._inbox.take()
         self._storing = None
         message = entry[1]
-        if isinstance(message, Delivery):
+        if type(message) is Delivery:
             self._current = entry
             self._holder = trio.lowlevel.current_task()
             message = message.message

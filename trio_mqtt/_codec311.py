@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from . import _packets as p
@@ -203,6 +203,10 @@ class Codec:
 
     def encode_ack(self, answer: type[p.Ack], packet_id: int) -> bytes:
         return _pack_ack(_ACKS[answer], 2, packet_id)
+
+    def encode_acks(self, answer: type[p.Ack], packet_ids: Sequence[int]) -> bytes:
+        head = _ACKS[answer] << 24 | 2 << 16
+        return struct.pack(f">{len(packet_ids)}I", *[head | packet_id for packet_id in packet_ids])
 
     def as_duplicate(self, publish: bytes) -> bytes:
         return bytes((publish[0] | DUP,)) + publish[1:]

@@ -2,10 +2,11 @@
 
 A delivery is held while the application has it or may still take it. Then it is
 released, and PUBACK or PUBREC go out in the order of the PUBLISH packets [MQTT-4.6.0-2]
-[MQTT-4.6.0-3], whatever the order of the releases: `_owed` is the queue of those that wait for the
+[MQTT-4.6.0-3], whatever the order of the releases: `owed` is the queue of those that wait for the
 ones before. What a connection still owes dies with it, since the broker will send it again. At
 QoS 2 an identifier stays among `_received` until PUBREL, so that the message cannot come twice.
 On a durable session a release at QoS 2, and a PUBREL, count once the journal has stored them.
+Answers are made when the writer asks for them, with `answers`: many at once.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ class _Level:
     """In the order of the PUBLISH packets on this connection, not answered. One that was sent
     twice stands here twice."""
 
+    def take_due(self) -> list[int]:
+        """The packet identifiers of those that may be answered."""
+        due: list[int] = []
+        owed = self.owed
+        while owed:
+            first = owed[0]
+            if not ((first.repeats or first).released and first.complete):
+                break
+            owed.popleft()
+            due.append(first.packet_id)
+        return due
+
 
 class Deliveries:
     """The broker's exchanges with us."""
@@ -48,6 +61,10 @@ class Deliveries:
         self._received: set[int] = set()
         self._doubtful: set[int] = set()
         """At QoS 2, what another message may have by now. A redelivery has DUP [MQTT-3.3.1-1]."""
+        self._completed: list[int] = []
+        """At QoS 2, what is to be answered with PUBCOMP."""
+        self.owes_answers = False
+        """Whether there may be `answers`."""
         self._cut_short: p.Delivery | None = None
         """At QoS 2, whose payload ended with the connection, until it comes again as a new one."""
         self.repeated = 0
@@ -71,6 +88,7 @@ class Deliveries:
                     self._cut_short = last if level is self._exactly_once else self._cut_short
                 last.complete = True  # nothing more of it is to come
             level.owed.clear()
+        self._completed.clear()
 
     def session_lost(self) -> None:
         """What the broker sends now is new, whatever its identifier."""
@@ -90,7 +108,7 @@ class Deliveries:
         self._doubtful.update(self._received, self._exactly_once.held)
         self._cut_short = None
 
-    def on_publish(self, delivery: p.Delivery, outbox: Outbox) -> bool:
+    def on_publish(self, delivery: p.Delivery) -> bool:
         """Takes in PUBLISH; true if it is for the application.
 
         Raises:
@@ -99,38 +117,37 @@ class Deliveries:
         packet_id = delivery.packet_id
         exactly_once = delivery.message.qos == 2
         level = self._exactly_once if exactly_once else self._at_least_once
-        if len(level.owed) >= _MAX_OWED:
+        owed, held = level.owed, level.held
+        if len(owed) >= _MAX_OWED:
             raise ProtocolViolation("PUBLISH repeated without end")
-        if self._doubtful and exactly_once:
-            self._resolve(delivery)
-        if exactly_once and packet_id in self._received:
-            # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
-            delivery.released = True
-            _skip(delivery)
-            level.owed.append(delivery)
-            self.repeated += 1
-            self._answer(level, outbox)
-            return False
-        held = level.held.get(packet_id)
-        if held is not None and (exactly_once or _same(held.message, delivery.message)):
+        owed.append(delivery)
+        if exactly_once:
+            if self._doubtful:
+                self._resolve(delivery)
+            if packet_id in self._received:
+                # The application had it: PUBREC alone [MQTT-4.3.3-2], behind those that are owed.
+                delivery.released = self.owes_answers = True
+                self._repeat(delivery)
+                return False
+            if self._cut_short is not None and self._cut_short.packet_id == packet_id:
+                self._cut_short = None
+        if packet_id in held and (exactly_once or _same(held[packet_id], delivery)):
             # The application has it, or will: both packets are answered when it is released.
-            _skip(delivery)
-            delivery.repeats = held
-            level.owed.append(delivery)
-            self.repeated += 1
+            delivery.repeats = held[packet_id]
+            self._repeat(delivery)
             return False
-        cut_short = self._cut_short
-        if cut_short is not None and exactly_once and cut_short.packet_id == packet_id:
-            self._cut_short = None
-        level.held[packet_id] = delivery
-        level.owed.append(delivery)
+        held[packet_id] = delivery
         return True
 
-    def on_grown(self, packet: p.Message | p.Delivery, outbox: Outbox) -> None:
-        """More of a payload arrived: answers for its message, if that was all."""
+    def _repeat(self, delivery: p.Delivery) -> None:
+        self.repeated += 1
+        if isinstance(delivery.message, p.Streamed):  # should that still be arriving
+            delivery.message.body.discard()
+
+    def on_grown(self, packet: p.Message | p.Delivery) -> None:
+        """More of a payload arrived: its message may be answered, if that was all."""
         if isinstance(packet, p.Delivery) and packet.complete:
-            exactly_once = packet.message.qos == 2
-            self._answer(self._exactly_once if exactly_once else self._at_least_once, outbox)
+            self.owes_answers = True
 
     def _resolve(self, delivery: p.Delivery) -> None:
         packet_id = delivery.packet_id
@@ -142,37 +159,35 @@ class Deliveries:
                 if self._journal is not None:
                     self._journal.clear([packet_id])
 
-    def release(self, delivery: p.Delivery, outbox: Outbox | None) -> None:
-        """The application is done with it: answers, as far as order allows, or has it stored."""
+    def release(self, delivery: p.Delivery) -> None:
+        """The application is done with it: it is answered, as order allows, or first stored."""
+        packet_id = delivery.packet_id
         if delivery.message.qos == 2:
             if self._cut_short is delivery:  # so that the application does not want the rest
                 self._cut_short = None
-                self._exactly_once.held[delivery.packet_id] = delivery
+                self._exactly_once.held[packet_id] = delivery
             if self._journal is None:
                 self._receive(delivery)
-            elif self._exactly_once.held.get(delivery.packet_id) is delivery:
+            elif self._exactly_once.held.get(packet_id) is delivery:
                 self._journal.receive(delivery)
                 return
-            level = self._exactly_once
         else:
-            level = self._at_least_once
-            if level.held.get(delivery.packet_id) is delivery:
-                del level.held[delivery.packet_id]
-        delivery.released = True
-        if outbox is not None:
-            self._answer(level, outbox)
+            held = self._at_least_once.held
+            if held.get(packet_id) is delivery:
+                del held[packet_id]
+        delivery.released = self.owes_answers = True
 
     def stored(self, batch: Batch, outbox: Outbox | None) -> None:
         """The records of these releases are safe, and of the PUBREL packets."""
         for delivery in batch.deliveries:
             self._receive(delivery)
             delivery.released = True
-        if outbox is None:
-            return
-        self._answer(self._exactly_once, outbox)
-        for packet_id, asked_on in batch.completions.items():
-            if asked_on is outbox:  # else the broker asks again
-                outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+        self._completed += (
+            packet_id
+            for packet_id, asked_on in batch.completions.items()
+            if asked_on is outbox  # else the broker asks again
+        )
+        self.owes_answers = True
 
     def _receive(self, delivery: p.Delivery) -> None:
         held = self._exactly_once.held
@@ -199,32 +214,31 @@ class Deliveries:
         held = level.held.pop(packet_id, None)
         if held is not None:  # before our PUBREC: nothing is owed for it any more
             level.owed = deque(other for other in level.owed if held not in (other, other.repeats))
-            self._answer(level, outbox)
+        self.owes_answers = True
         if self._journal is None:
-            outbox.append(self._codec.encode_ack(p.PubComp, packet_id))
+            self._completed.append(packet_id)
         else:
             # Once the broker knows, it may use the identifier again, and that must not be taken for
             # this message after a crash.
             self._journal.complete(packet_id, outbox)
 
-    def _answer(self, level: _Level, outbox: Outbox) -> None:
-        owed = level.owed
-        while owed:
-            first = owed[0]
-            if not ((first.repeats or first).released and first.complete):
-                return
-            owed.popleft()
-            outbox.append(self._codec.encode_ack(level.answer, first.packet_id))
+    def answers(self) -> list[bytes]:
+        """What the broker is to have by now, as far as order allows: PUBACK, PUBREC, PUBCOMP."""
+        answers: list[bytes] = []
+        if self.owes_answers:
+            self.owes_answers = False
+            for level in (self._at_least_once, self._exactly_once):
+                if due := level.take_due():
+                    answers.append(self._codec.encode_acks(level.answer, due))
+            if self._completed:
+                answers.append(self._codec.encode_acks(p.PubComp, self._completed))
+                self._completed.clear()
+        return answers
 
 
-def _skip(delivery: p.Delivery) -> None:
-    """Nobody is to have its payload, should that still be arriving."""
-    if isinstance(delivery.message, p.Streamed):
-        delivery.message.body.discard()
-
-
-def _same(held: p.Message, again: p.Message) -> bool:
+def _same(held: p.Delivery, again: p.Delivery) -> bool:
     """Whether it is the same message; of one that is streamed that cannot be known."""
-    if isinstance(held, p.Streamed) or isinstance(again, p.Streamed):
+    ours, theirs = held.message, again.message
+    if isinstance(ours, p.Streamed) or isinstance(theirs, p.Streamed):
         return False
-    return held.topic == again.topic and held.payload == again.payload
+    return ours.topic == theirs.topic and ours.payload == theirs.payload

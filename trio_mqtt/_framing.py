@@ -136,7 +136,7 @@ class Decoder(Generic[_P]):
 
     def _decode(self, data: bytes, packets: list[_P | p.Message | p.Delivery]) -> None:
         """Appends what `data` completes to `packets`, and keeps the rest."""
-        readers = self._readers
+        readers, stream_over = self._readers, self._stream_over
         position, end, wanted = 0, len(data), 0
         while position < end:
             reader = readers.get(data[position])
@@ -157,7 +157,7 @@ class Decoder(Generic[_P]):
                 name = _NAMES[data[position] >> 4]
                 raise ProtocolViolation(f"{name} with a remaining length of {remaining}")
             stop = start + remaining
-            if stop <= end and remaining <= self._stream_over:
+            if stop <= end and remaining <= stream_over:
                 packets.append(read(data, start, stop))
                 position = stop
             else:

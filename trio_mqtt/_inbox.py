@@ -452,8 +452,11 @@ class Inbox:
 
 def _size(arrival: Arrival) -> int:
     """Bytes of payload, of which not all need be here."""
-    message = arrival.message if isinstance(arrival, Delivery) else arrival
-    return message.size if isinstance(message, Streamed) else len(message.payload)
+    message = arrival.message if type(arrival) is Delivery else arrival
+    if type(message) is Message:
+        return len(message.payload)
+    assert isinstance(message, Streamed)
+    return message.size
 
 
 def _place(entry: _Entry) -> tuple[int, bool]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import attrs
 
 from ._errors import Down, InDoubt, NotSent, ResponseLost, SubmitInterrupted
 
 
 class Outbox:
-    """The bytes for one connection, in order, and how far they got."""
+    """The bytes for one connection, in order, and how far they got.
 
-    def __init__(self) -> None:
+    Arguments:
+        answers: gives what is to be answered, when the rest is taken: many at once cost little.
+    """
+
+    def __init__(self, answers: Callable[[], Iterable[bytes]] = tuple[bytes]) -> None:
+        self._answers = answers
         self._packets: list[bytes] = []
         self.closed = False
         """Whether nothing will be appended any more."""
@@ -28,13 +35,19 @@ class Outbox:
 
     def close(self, last: bytes) -> None:
         """Appends a last packet, behind which nothing may follow [MQTT-3.14.4-2]."""
+        self._append_answers()
         self.append(last)
         self.closed = True
 
     def take(self) -> list[bytes]:
         """All packets that nobody took yet."""
+        self._append_answers()
         packets, self._packets = self._packets, []
         return packets
+
+    def _append_answers(self) -> None:
+        for packets in self._answers():
+            self.append(packets)
 
     def __len__(self) -> int:
         return len(self._packets)

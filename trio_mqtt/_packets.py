@@ -7,7 +7,7 @@ ones: about 0.2 µs. Nobody changes them all the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, final
 
 import attrs
 
@@ -195,6 +195,7 @@ class ConnAck:
     return_code: int
 
 
+@final
 @attrs.define(eq=False)
 class Delivery:
     """PUBLISH at QoS 1 or 2, section 3.3, from its arrival to its release by the application."""
@@ -222,6 +223,7 @@ class Grown:
     packet: Message | Delivery
 
 
+@final
 @attrs.define
 class PubAck:
     """PUBACK, section 3.4."""
@@ -229,6 +231,7 @@ class PubAck:
     packet_id: int
 
 
+@final
 @attrs.define
 class PubRec:
     """PUBREC, section 3.5."""
@@ -236,6 +239,7 @@ class PubRec:
     packet_id: int
 
 
+@final
 @attrs.define
 class PubRel:
     """PUBREL, section 3.6."""
@@ -243,6 +247,7 @@ class PubRel:
     packet_id: int
 
 
+@final
 @attrs.define
 class PubComp:
     """PUBCOMP, section 3.7."""
@@ -345,6 +350,10 @@ class Codec(Protocol):
 
     def encode_ack(self, answer: type[Ack], packet_id: int) -> bytes:
         """The bytes of an acknowledgement, without making it."""
+        ...
+
+    def encode_acks(self, answer: type[Ack], packet_ids: Sequence[int]) -> bytes:
+        """The bytes of several of one kind, in order."""
         ...
 
     def as_duplicate(self, publish: bytes) -> bytes:

@@ -90,10 +90,9 @@ class Reception:
         self._router.take_in()
         if session.has_records:
             self._bells.storer.set()
-        outbox = session.outbox
-        if outbox:
+        if session.has_output:
             self._bells.writer.set()
-            if len(outbox) > MOST_QUEUED_PACKETS:
+            if len(session.outbox or ()) > MOST_QUEUED_PACKETS:
                 raise ConnectionLost("the broker sends and does not read")
 
     async def wait_overflow_over(self) -> None:

@@ -206,18 +206,17 @@ class Router:
 
     def _route(self, arrival: Arrival) -> None:
         self._number = number = self._number + 1
-        message = arrival if isinstance(arrival, Message) else arrival.message
+        message = arrival.message if type(arrival) is Delivery else arrival
         topic = message.topic
         inboxes = self._routes.get(topic)
         if inboxes is None:
             inboxes = self._find_route(topic)
-        if type(arrival) is not Message:  # of QoS 1 or 2, or streamed
-            if isinstance(arrival, Delivery):
-                if (self._behind or self._full.inboxes) and self._gives_back(arrival, inboxes):
-                    return
-                arrival.claims = len(inboxes) or 1
-            if type(message) is Streamed:
-                arrival = self._ready_to_stream(arrival, message, len(inboxes) or 1)
+        if type(arrival) is Delivery:
+            if (self._behind or self._full.inboxes) and self._gives_back(arrival, inboxes):
+                return
+            arrival.claims = len(inboxes) or 1
+        if type(message) is Streamed:
+            arrival = self._ready_to_stream(arrival, message, len(inboxes) or 1)
         for inbox in inboxes:
             inbox.put(number, arrival)
         if not inboxes:
