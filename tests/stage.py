@@ -315,9 +315,9 @@ def check_idle(client: Client) -> None:
     assert session.journal is None or not session.journal
     assert answers._answers == {}
     for room in answers._rooms.values():
-        assert not room
+        assert not room.waiting
     assert len(supervisor.demand) == 0
-    assert not supervisor.bells.space
+    assert not supervisor.bells.space.waiting
     assert not supervisor.bells.progress
     subscriptions = session.subscriptions
     assert subscriptions._due == subscriptions._owed == {}

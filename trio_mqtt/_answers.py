@@ -64,17 +64,18 @@ class Answers:
 
     def follow(self, transfer: Transfer) -> Exchange:
         """The exchange of a message, which has been queued just now."""
-        exchange = Exchange(self._demand, accepted=transfer.stored)
+        exchange = Exchange(self._demand)
         self._answers[transfer] = exchange
         if transfer.stored:
             self._bells.writer.set()
         else:
+            exchange.await_storage()
             self._bells.storer.set()
         return exchange
 
     def has_room(self, qos: Literal[1, 2]) -> bool:
         """Whether there is room for a message, and nobody waits for it."""
-        return self._session.room(qos) > 0 and not self._rooms[qos]
+        return self._session.room(qos) > 0 and not self._rooms[qos].waiting
 
     async def wait_for_room(self, qos: Literal[1, 2], publish: Callable[[], Exchange]) -> Exchange:
         """Waits for room for a message, in the order of the calls, and publishes it there.
@@ -92,13 +93,15 @@ class Answers:
 
     def settle(self, settled: Iterable[Pending]) -> None:
         """The broker answered these."""
+        answers = self._answers
         for pending in settled:
-            if isinstance(pending, Transfer):
+            if type(pending) is Transfer and self._rooms[pending.qos].waiting:
                 self._free(pending)
-            answer = self._answers.pop(pending, None)
+            answer = answers.pop(pending, None)
             if answer is not None:
                 answer.settle(None)
-        self._bells.progress.unpark_all()
+        if self._bells.progress:
+            self._bells.progress.unpark_all()
 
     def accept(self, transfers: Iterable[Transfer]) -> None:
         """These are stored."""

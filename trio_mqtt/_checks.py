@@ -20,7 +20,7 @@ class Checks:
 
     def publish(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
         """The payload as it travels, after a look at everything."""
-        if not isinstance(retain, bool):
+        if retain is not False and retain is not True:
             raise TypeError(f"retain is a bool, not {retain!r}")
         if topic not in self._valid_topics:
             require_topic_name(topic)  # [MQTT-3.3.2-2]
@@ -29,11 +29,12 @@ class Checks:
             if len(topic) <= _CACHED_TOPIC_LENGTH:
                 self._valid_topics.add(topic)
         if qos or type(qos) is not int:
-            p.require_qos(qos)
+            if type(qos) is not int or qos > 2 or qos < 0:
+                p.require_qos(qos)
             limits = self._limits
             if qos and not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
                 raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
-        data = p.payload_bytes(payload)
+        data = payload if type(payload) is bytes else p.payload_bytes(payload)
         if len(data) > p.MAX_PAYLOAD_BYTES:
             p.require_size(topic, data)
         return data

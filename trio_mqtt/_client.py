@@ -77,21 +77,32 @@ class Client:
             ClosedInDoubt: at QoS 1 and 2, the client ended before the confirmation.
         """
         data = self._checks.publish(topic, payload, qos, retain=retain)
-        if qos:
-            exchange = await self._enqueue(topic, data, qos, retain=retain)
-            with SENT:
-                await exchange.wait()
-            return
-        with NOT_SENT:
+        try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            self._supervisor.check_open()
-            if not self._supervisor.has_space:
+        except trio.Cancelled as cancelled:
+            NOT_SENT.note(cancelled)
+            raise
+        if qos:
+            exchange = self._accept_at_once(topic, data, qos, retain=retain)
+            if exchange is None:
+                exchange = await self._accept_later(topic, data, qos, retain=retain)
+            try:
+                await exchange.wait_settled()
+            except trio.Cancelled as cancelled:
+                SENT.note(cancelled)
+                raise
+            return
+        self._supervisor.check_open()
+        if not self._supervisor.has_space:
+            with NOT_SENT:
                 await self._supervisor.wait_for_space(
                     lambda: self._hand_over(topic, data, retain=retain)
                 )
-                return
+            return
         self._hand_over(topic, data, retain=retain)
-        await self._give_turn()
+        self._published += 1
+        if self._published % CHECKPOINT_EVERY == 0:  # when it is too late for cancellation
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def publish_nowait(self, topic: str, payload: p.Payload, *, retain: bool = False) -> None:
         """Hands a message to the connection at QoS 0, or raises.
@@ -135,9 +146,15 @@ class Client:
             ClosedInDoubt: the client ended while the message was being stored.
         """
         data = self._checks.enqueue(topic, payload, qos, retain=retain)
-        exchange = await self._enqueue(topic, data, qos, retain=retain)
+        with NOT_SENT:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        exchange = self._accept_at_once(topic, data, qos, retain=retain)
+        if exchange is None:
+            exchange = await self._accept_later(topic, data, qos, retain=retain)
         if exchange.accepted:
-            await self._give_turn()
+            self._published += 1
+            if self._published % CHECKPOINT_EVERY == 0:  # when it is too late for cancellation
+                await trio.lowlevel.cancel_shielded_checkpoint()
         else:
             with SENT:
                 await exchange.wait_accepted()
@@ -157,33 +174,32 @@ class Client:
             PendingLimit: too many messages are unconfirmed.
         """
         data = self._checks.enqueue(topic, payload, qos, retain=retain)
-        self._supervisor.check_open()
-        if not self._supervisor.answers.has_room(qos):
+        exchange = self._accept_at_once(topic, data, qos, retain=retain)
+        if exchange is None:
             raise PendingLimit(f"too many messages at QoS {qos} are unconfirmed")
-        return self._accept(topic, data, qos, retain=retain)
+        return exchange
 
-    async def _enqueue(
+    def _accept_at_once(
+        self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
+    ) -> Exchange | None:
+        """Accepts a message where there is room."""
+        self._supervisor.check_open()
+        if self._supervisor.answers.has_room(qos):
+            return self._accept(topic, data, qos, retain=retain)
+        return None
+
+    async def _accept_later(
         self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool
     ) -> Exchange:
-        supervisor, answers = self._supervisor, self._supervisor.answers
+        """Waits for room, and accepts a message there."""
         with NOT_SENT:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            supervisor.check_open()
-            if not answers.has_room(qos):
-                return await answers.wait_for_room(
-                    qos, lambda: self._accept(topic, data, qos, retain=retain)
-                )
-        return self._accept(topic, data, qos, retain=retain)
+            return await self._supervisor.answers.wait_for_room(
+                qos, lambda: self._accept(topic, data, qos, retain=retain)
+            )
 
     def _accept(self, topic: str, data: bytes, qos: Literal[1, 2], *, retain: bool) -> Exchange:
         transfer = self._session.publish(topic, data, qos, retain=retain)
         return self._supervisor.answers.follow(transfer)
-
-    async def _give_turn(self) -> None:
-        """Every so often, after a message was accepted, when it is too late for cancellation."""
-        self._published += 1
-        if self._published % CHECKPOINT_EVERY == 0:
-            await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def clear_retained(self, topic: str) -> None:
         """Makes the broker forget the message it retains for `topic`, by an empty one at QoS 1.
@@ -295,7 +311,7 @@ class Client:
             with SENT:
                 for number, answer in enumerate(answers):
                     try:
-                        await answer.wait()
+                        await answer.wait_settled()
                     except NotSent as error:
                         if number:  # the others were answered
                             raise in_part(error) from error.__cause__

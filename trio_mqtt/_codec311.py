@@ -47,6 +47,7 @@ USERNAME, PASSWORD, WILL_RETAIN, WILL, CLEAN = 0x80, 0x40, 0x20, 0x04, 0x02
 _CUT_SHORT = "PUBLISH ends before its topic and packet identifier do"
 _PACKET_ID_0 = "packet identifier 0"
 
+_pack_short_head = struct.Struct(">BB").pack
 _pack_ack = struct.Struct(">BBH").pack
 _ACKS = {p.PubAck: PUBACK, p.PubRec: PUBREC, p.PubRel: PUBREL, p.PubComp: PUBCOMP}
 
@@ -186,12 +187,12 @@ class Codec:
         remaining = len(encoded_topic) + len(payload) + (2 if qos else 0)
         first = PUBLISH | qos << 1 | retain
         if remaining < 0x80:
-            head = bytes((first, remaining))
+            head = _pack_short_head(first, remaining) + encoded_topic
         else:
-            head = bytes((first,)) + _length(remaining)
+            head = bytes((first,)) + _length(remaining) + encoded_topic
         if qos:
-            return b"".join((head, encoded_topic, packet_id.to_bytes(2), payload))
-        return b"".join((head, encoded_topic, payload))
+            head += packet_id.to_bytes(2)
+        return head + payload
 
     def _encode_topic(self, topic: str) -> bytes:
         encoded = _string(topic)
@@ -316,7 +317,10 @@ _A = TypeVar("_A", p.PubAck, p.PubRec, p.PubRel, p.PubComp, p.UnsubAck)
 
 def _ack_reader(answer: Callable[[int], _A]) -> Reader[_A]:
     def read(data: bytes, start: int, _stop: int) -> _A:
-        return answer(read_packet_id(data, start))
+        packet_id = data[start] << 8 | data[start + 1]
+        if not packet_id:
+            raise ProtocolViolation(_PACKET_ID_0)  # [MQTT-2.3.1-1]
+        return answer(packet_id)
 
     return Reader(2, 2, read)
 

@@ -257,7 +257,7 @@ class Connection:
         while True:
             packets = outbox.take()
             if packets:
-                for piece in _pieces(packets):
+                for piece in _pieces(packets, outbox.queued - outbox.begun):
                     await self._write(piece)
             elif outbox.closed:
                 return
@@ -274,7 +274,7 @@ class Connection:
             self._owed()
         if bells.progress:
             bells.progress.unpark_all()
-        if bells.space:
+        if bells.space.waiting:
             bells.space.serve(lambda: self.has_space)
 
     async def _send(self, piece: bytes | memoryview) -> None:
@@ -306,7 +306,8 @@ class Connection:
     @property
     def has_space(self) -> bool:
         """Whether another message at QoS 0 may be queued."""
-        return self._outbox.backlog < SEND_BUFFER and not self._outbox.closed
+        outbox = self._outbox
+        return outbox.queued - outbox.written < SEND_BUFFER and not outbox.closed
 
     @property
     def writing_since(self) -> float:
@@ -381,8 +382,12 @@ def _descriptor(stream: trio.abc.Stream) -> Callable[[], int] | None:
     return None
 
 
-def _pieces(packets: list[bytes]) -> Iterator[bytes | memoryview]:
-    """The packets in pieces of about `PIECE_SIZE`: small ones joined, large ones cut."""
+def _pieces(packets: list[bytes], size: int) -> Iterator[bytes | memoryview]:
+    """The packets, of so many bytes, in pieces of about `PIECE_SIZE`: small ones joined, large ones
+    cut."""
+    if size <= PIECE_SIZE:
+        yield b"".join(packets)
+        return
     small: list[bytes] = []
     size = 0
     for packet in packets:

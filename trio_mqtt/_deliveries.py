@@ -30,7 +30,6 @@ one connection are repetitions without end."""
 class _Level:
     """What arrived at one QoS, is not released, or is not answered."""
 
-    answer: type[p.PubAck | p.PubRec]
     held: dict[int, p.Delivery] = attrs.Factory(dict[int, p.Delivery])
     """By packet identifier, not released."""
     owed: deque[p.Delivery] = attrs.Factory(deque[p.Delivery])
@@ -56,8 +55,8 @@ class Deliveries:
     def __init__(self, codec: p.Codec, journal: Journal | None) -> None:
         self._codec = codec
         self._journal = journal
-        self._at_least_once = _Level(p.PubAck)
-        self._exactly_once = _Level(p.PubRec)
+        self._at_least_once = _Level()
+        self._exactly_once = _Level()
         self._received: set[int] = set()
         self._doubtful: set[int] = set()
         """At QoS 2, what another message may have by now. A redelivery has DUP [MQTT-3.3.1-1]."""
@@ -222,17 +221,24 @@ class Deliveries:
             # this message after a crash.
             self._journal.complete(packet_id, outbox)
 
+    @property
+    def completed(self) -> int:
+        """How many PUBCOMP are among the answers. Of the others there are not too many."""
+        return len(self._completed)
+
     def answers(self) -> list[bytes]:
         """What the broker is to have by now, as far as order allows: PUBACK, PUBREC, PUBCOMP."""
         answers: list[bytes] = []
         if self.owes_answers:
             self.owes_answers = False
-            for level in (self._at_least_once, self._exactly_once):
-                if due := level.take_due():
-                    answers.append(self._codec.encode_acks(level.answer, due))
-            if self._completed:
-                answers.append(self._codec.encode_acks(p.PubComp, self._completed))
-                self._completed.clear()
+            completed, self._completed = self._completed, []
+            for kind, packet_ids in (
+                (p.PubAck, self._at_least_once.take_due()),
+                (p.PubRec, self._exactly_once.take_due()),
+                (p.PubComp, completed),
+            ):
+                if packet_ids:
+                    answers.append(self._codec.encode_acks(kind, packet_ids))
         return answers
 
 

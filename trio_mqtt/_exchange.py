@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
+from collections.abc import Awaitable
 from typing import Literal
 
 import trio
@@ -52,60 +53,70 @@ class Demand:
 class Answer:
     """The answer to one request: it comes, or it is known that it will not."""
 
+    # What most answers never set is set here: it is made once a message.
+    _waiters: list[trio.lowlevel.Task] | None = None
+    """A list in the place of a ParkingLot, which costs as much as the rest of an answer."""
+    _error: MQTTError | None = None
+    _settled = False
+
     def __init__(self, demand: Demand) -> None:
         self._demand = demand
-        self._waiters: list[trio.lowlevel.Task] | None = None
-        """A list in the place of a ParkingLot, which costs as much as the rest of an answer."""
-        self._error: MQTTError | None = None
-        self._settled = False
 
     def settle(self, error: MQTTError | None) -> None:
         """It came, or `error` says why it does not. The first word counts."""
         if not self._settled:
             self._settled = True
-            self._error = error
-            self._notify()
+            if error is not None:
+                self._fail(error)
+            if self._waiters:
+                self._notify()
 
-    async def wait(self) -> None:
+    def _fail(self, error: MQTTError) -> None:
+        self._error = error
+
+    async def wait_settled(self) -> None:
         """Waits for it.
 
         Raises:
             InDoubt: it will not come, and the request may have been executed.
             NotSent: it will not come, as the request was not sent.
+            PersistenceError: it will not come, as the message could not be stored.
         """
         if self._settled:
             await trio.lowlevel.checkpoint()
         while not self._settled:
             await self._change()
-        self._check()
+        if self._error is not None:
+            self._check()
 
     def _check(self) -> None:
         if self._error is not None:
             # One for each waiter, as it gets a traceback of its own.
             raise copy.copy(self._error) from self._error.__cause__
 
-    async def _change(self) -> None:
+    def _change(self) -> Awaitable[None]:
+        """Something happens to it."""
         task = trio.lowlevel.current_task()
         waiters = self._waiters
         if waiters is None:
             waiters = self._waiters = []
         waiters.append(task)
+        self._demand.begin()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             waiters.remove(task)
+            self._demand.end()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self._demand.begin()
-        try:
-            await trio.lowlevel.wait_task_rescheduled(abort)
-        finally:
-            self._demand.end()
+        return trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105, the caller awaits it
 
     def _notify(self) -> None:
-        if self._waiters:
-            for task in self._waiters:
+        waiters = self._waiters
+        if waiters:
+            for task in waiters:
+                self._demand.end()
                 trio.lowlevel.reschedule(task)
-            self._waiters.clear()
+            waiters.clear()
 
 
 class Exchange(Answer):
@@ -120,12 +131,10 @@ class Exchange(Answer):
         print("alert acknowledged ✓")
     """
 
-    def __init__(self, demand: Demand, *, accepted: bool = True) -> None:
-        super().__init__(demand)
-        self._accepted = accepted
-        self._acceptors: trio.lowlevel.ParkingLot | None = None
-        """Of its own, as who waits for the confirmation need not wake up twice."""
-        self._interruptions: deque[InDoubt] = deque(maxlen=_MOST_INTERRUPTIONS)
+    _accepted = True
+    _acceptors: trio.lowlevel.ParkingLot | None = None
+    """Of its own, as who waits for the confirmation need not wake up twice."""
+    _interruptions: deque[InDoubt] | None = None
 
     @property
     def confirmed(self) -> bool:
@@ -160,7 +169,7 @@ class Exchange(Answer):
             PersistenceError: it could not be stored, so that it was not sent and will not be.
             ClosedInDoubt: the client ended first.
         """
-        await super().wait()
+        await self.wait_settled()
 
     def __aiter__(self) -> Exchange:
         return self
@@ -183,16 +192,22 @@ class Exchange(Answer):
 
     def interrupt(self, interruption: InDoubt) -> None:
         """The connection was lost in the middle. For the client alone to call."""
+        if self._interruptions is None:
+            self._interruptions = deque(maxlen=_MOST_INTERRUPTIONS)
         self._interruptions.append(interruption)
         self._notify()
+
+    def await_storage(self) -> None:
+        """The session has it once it is stored. For the client alone to call."""
+        self._accepted = False
 
     def accept(self) -> None:
         """The session has it. For the client alone to call."""
         self._accepted = True
         self._wake_acceptors()
 
-    def _notify(self) -> None:
-        super()._notify()
+    def _fail(self, error: MQTTError) -> None:
+        super()._fail(error)
         self._wake_acceptors()
 
     def _wake_acceptors(self) -> None:

@@ -52,11 +52,6 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._packets)
 
-    @property
-    def backlog(self) -> int:
-        """How many bytes the transport did not take yet."""
-        return self.queued - self.written
-
 
 @attrs.define(eq=False)
 class Sent:

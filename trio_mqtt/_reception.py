@@ -92,7 +92,7 @@ class Reception:
             self._bells.storer.set()
         if session.has_output:
             self._bells.writer.set()
-            if len(session.outbox or ()) > MOST_QUEUED_PACKETS:
+            if session.queued_packets > MOST_QUEUED_PACKETS:
                 raise ConnectionLost("the broker sends and does not read")
 
     async def wait_overflow_over(self) -> None:

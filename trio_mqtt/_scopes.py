@@ -33,7 +33,12 @@ class Noting:
         pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, trio.Cancelled) and _noted(error) is None:
+        if error is not None and isinstance(error, trio.Cancelled):
+            self.note(error)
+
+    def note(self, error: trio.Cancelled) -> None:
+        """Notes it, unless what is within has: for where even a `with` would cost too much."""
+        if _noted(error) is None:
             setattr(error, _NOTE, self._sent)
 
 

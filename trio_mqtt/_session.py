@@ -155,8 +155,9 @@ class SessionState:
         Raises:
             Denied: it is too large.
         """
-        packet = self._codec.encode_publish(topic, payload, 0, 0, retain=retain)
-        self._attached.append(packet)
+        outbox = self.outbox
+        assert outbox is not None
+        outbox.append(self._codec.encode_publish(topic, payload, 0, 0, retain=retain))
         self.counters.published_at_most_once += 1
 
     def room(self, qos: Literal[1, 2]) -> int:
@@ -243,6 +244,11 @@ class SessionState:
         """Whether there is something to send."""
         outbox = self.outbox
         return outbox is not None and (len(outbox) > 0 or self._deliveries.owes_answers)
+
+    @property
+    def queued_packets(self) -> int:
+        """How many packets wait for the writer."""
+        return len(self.outbox or ()) + self._deliveries.completed
 
     # The journal
 

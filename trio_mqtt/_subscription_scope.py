@@ -97,7 +97,7 @@ async def _enter(supervisor: Supervisor, holding: Holding) -> None:
     """
     answer = supervisor.answers.expect(holding)
     try:
-        await answer.wait()
+        await answer.wait_settled()
     except trio.Cancelled:
         with SENT if supervisor.session.subscriptions.was_asked(holding) else NOT_SENT:
             raise
@@ -130,7 +130,7 @@ async def _wait_left(supervisor: Supervisor, requests: Sequence[UnsubscribeReque
             scope.shield = True
             for answer in answers:
                 try:
-                    await answer.wait()
+                    await answer.wait_settled()
                 except (InDoubt, NotSent):
                     break  # it is owed on the next connection
     finally:

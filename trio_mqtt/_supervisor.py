@@ -70,6 +70,8 @@ class Supervisor:
         self.connection: Connection | None = None
         self._down: MQTTError | None = None
         """Why the latest attempt failed; None while one is under way or has succeeded."""
+        self.is_ending = False
+        """Whether the client was told to end."""
         self.closed = False
         self._changed = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope(shield=True)
@@ -246,10 +248,6 @@ class Supervisor:
             logger.warning("connection to %s lost: %s", self.connector.broker.name, reason)
         self._changed.unpark_all()
 
-    @property
-    def is_ending(self) -> bool:
-        return self.closed or self._disconnecting or self._scope.cancel_called
-
     def _set_down(self, error: MQTTError) -> None:
         self._down = error
         self.bells.space.fail(lambda: down_because_of(error))
@@ -260,7 +258,7 @@ class Supervisor:
         """What follows `run`: nobody waits any longer."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.is_ending = True
         if self.session.unconfirmed and self.storer is None:
             logger.warning("closed with %d unconfirmed messages", self.session.unconfirmed)
         self._accept_no_more()
@@ -272,6 +270,7 @@ class Supervisor:
 
     def close(self) -> None:
         """Ends the connection at once, and with it the client, after a last commit."""
+        self.is_ending = True
         self._scope.cancel()
         self._accept_no_more()
         if self.storer is not None:
@@ -279,7 +278,7 @@ class Supervisor:
 
     def disconnect(self) -> None:
         """Ends the connection by DISCONNECT, behind all that is queued, and with it the client."""
-        self._disconnecting = True
+        self._disconnecting = self.is_ending = True
         self._accept_no_more()
         if self.storer is not None:
             self.storer.hurry()
@@ -332,7 +331,7 @@ class Supervisor:
 
     def check_open(self) -> None:
         """Raises `ClientClosed` from the beginning of the end on."""
-        if self.closed or self.is_ending:
+        if self.is_ending:
             raise client_closed()
 
     async def wait_closed(self) -> None:
@@ -349,7 +348,7 @@ class Supervisor:
     def has_space(self) -> bool:
         """Whether there is a connection with space for a message at QoS 0, and nobody waits."""
         connection = self.connection
-        return connection is not None and connection.has_space and not self.bells.space
+        return connection is not None and connection.has_space and not self.bells.space.waiting
 
     async def wait_for_space(self, publish: Callable[[], None]) -> None:
         """Waits for that, in the order of the calls, and publishes then.

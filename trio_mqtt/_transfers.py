@@ -251,7 +251,7 @@ class Transfers:
 
     def on_puback(self, answer: p.PubAck, outbox: Outbox) -> Transfer | None:
         """Returns the transfer that is confirmed thereby."""
-        transfer = self._answered(answer, Stage.PUBLISHED)
+        transfer = self._published.get(answer.packet_id) or self._nothing(answer)
         if transfer is not None:
             if transfer.qos == 2:
                 self._counters.downgrades += 1  # RabbitMQ's habit
@@ -260,10 +260,15 @@ class Transfers:
 
     def on_pubrec(self, answer: p.PubRec, outbox: Outbox) -> None:
         """The broker has the message, which therefore must not be sent again."""
-        self._find_adopted(answer.packet_id)
-        transfer = self._answered(answer, Stage.PUBLISHED, Stage.RELEASED)
+        packet_id = answer.packet_id
+        transfer = (
+            self._published.get(packet_id)
+            or self._released.get(packet_id)
+            or self._found_adopted(packet_id)
+            or self._nothing(answer)
+        )
         if transfer is None:  # lets the broker's side of it end
-            outbox.append(self._codec.encode_ack(p.PubRel, answer.packet_id))
+            outbox.append(self._codec.encode_ack(p.PubRel, packet_id))
             return
         if transfer.qos == 1:
             raise ProtocolViolation(f"PUBREC {answer.packet_id} answers a PUBLISH at QoS 1")
@@ -272,7 +277,7 @@ class Transfers:
         if transfer.stored:
             self._send_pubrel(transfer, outbox)
 
-    def _find_adopted(self, packet_id: int) -> None:
+    def _found_adopted(self, packet_id: int) -> Transfer | None:
         """A message that waits to be sent again may be known to have arrived in an earlier life."""
         transfer = self._ids.outstanding.get(packet_id)
         if isinstance(transfer, Transfer) and transfer.is_waiting and transfer.attempted:
@@ -281,19 +286,23 @@ class Transfers:
             level.on_wire += 1
             transfer.stage = Stage.PUBLISHED
             self._published[packet_id] = transfer
+            return transfer
+        return None
 
     def on_pubcomp(self, answer: p.PubComp, outbox: Outbox) -> Transfer | None:
         """Returns the transfer that is confirmed thereby."""
-        transfer = self._answered(answer, Stage.RELEASED)
+        transfer = self._released.get(answer.packet_id) or self._nothing(answer)
         if transfer is not None:
             self._settle(transfer, outbox)
         return transfer
 
-    def _answered(self, answer: p.Ack, *stages: Stage) -> Transfer | None:
-        """The transfer that `answer` belongs to, None for one that matches nothing."""
+    def _nothing(self, answer: p.Ack) -> Transfer | None:
+        """What `answer` belongs to if it is to nothing that is due: counts it.
+
+        Raises:
+            ProtocolViolation: it answers what is to be answered in another way.
+        """
         match self._ids.outstanding.get(answer.packet_id):
-            case Transfer() as transfer if transfer.stage in stages:
-                return transfer
             case None | Transfer(stage=Stage.WAITING):
                 self._counters.unmatched_answers += 1
                 return None

@@ -18,10 +18,8 @@ class Turns(Generic[_T]):
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[_Turn[_T], None] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+        self.waiting: dict[_Turn[_T], None] = {}
+        """In order."""
 
     async def wait(self, act: Callable[[], _T]) -> _T:
         """Waits until there is room and `act` was called. Cancelled, it will not be.
@@ -30,10 +28,10 @@ class Turns(Generic[_T]):
             Exception: as `act`, or what `fail` says.
         """
         turn = _Turn(trio.lowlevel.current_task(), act)
-        self._waiting[turn] = None
+        self.waiting[turn] = None
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            del self._waiting[turn]
+            del self.waiting[turn]
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -41,14 +39,14 @@ class Turns(Generic[_T]):
 
     def serve(self, has_room: Callable[[], bool]) -> None:
         """There may be room: serves the first of them, and those behind, as far as it goes."""
-        while self._waiting and has_room():
-            turn = next(iter(self._waiting))
-            del self._waiting[turn]
+        while self.waiting and has_room():
+            turn = next(iter(self.waiting))
+            del self.waiting[turn]
             turn.take()
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """There will be no room: each of them raises what `error` makes."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for turn in waiting:
             turn.give_up(error())
 
