@@ -23,7 +23,7 @@ to choose from. What makes it fair:
 `benchmarks.disk`     the file system, and how often it syncs
 `benchmarks.job`      what passes between this process and that of a client
 `benchmarks.clients`  one adapter for each client
-`benchmarks.peer`     the other end, on `benchmarks.packets`
+`benchmarks.peer`     the other end, on `benchmarks.packets` and `benchmarks.incoming`
 ===================== ===================================================================
 
 A client is added as a module in `benchmarks.clients`, and a `Contender` in each work that it can

@@ -62,19 +62,10 @@ TOPIC = "a/b/c"
 class Sample:
     """What one client did."""
 
-    messages: int
-    """That were confirmed."""
-    wall: float
-    """Seconds."""
-    cpu: float
-    """Seconds of processor time of the client's process, all of its threads."""
+    figures: dict[str, float]
+    """By name: those of the work, which lack where it could not be done, and some beside them."""
     versions: dict[str, str]
     """Of the client and of what it stands on."""
-
-    @property
-    def rate(self) -> float:
-        """Messages per second."""
-        return self.messages / self.wall
 
     def leave(self) -> NoReturn:
         """Prints it as the last line of an adapter, and ends that at once.
@@ -86,7 +77,10 @@ class Sample:
 
 
 class Meter:
-    """Counts confirmed messages, and measures from `start` to `stop`."""
+    """Counts confirmed messages, and measures from `start` to `stop`.
+
+    The time of the processor is that of the client's process, with all of its threads.
+    """
 
     def __init__(self) -> None:
         self.messages = 0
@@ -98,8 +92,17 @@ class Meter:
 
     def stop(self, versions: dict[str, str]) -> Sample:
         """What happened since the start."""
-        (first, wall, cpu), (last, wall_end, cpu_end) = self._since, self._now()
-        return Sample(last - first, wall_end - wall, cpu_end - cpu, versions)
+        messages, wall, cpu = (
+            now - then for now, then in zip(self._now(), self._since, strict=True)
+        )
+        figures = {
+            "rate": messages / wall,
+            "cpu_us": cpu / max(messages, 1) * 1e6,
+            "cpu_share": cpu / wall,
+            "messages": messages,
+            "seconds": wall,
+        }
+        return Sample(figures, versions)
 
     def _now(self) -> tuple[int, float, float]:
         return self.messages, time.perf_counter(), time.process_time()

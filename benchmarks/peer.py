@@ -17,10 +17,10 @@ from __future__ import annotations
 import socket
 
 from . import packets as p
+from .incoming import Incoming
 
-READ_SIZE = 256 * 1024
-BURST = 1000
-"""Messages at QoS 0 that are written at once."""
+BURST = 64 * 1024
+"""Bytes of messages at QoS 0 that are written at once, or one message that is larger."""
 
 
 def main() -> None:
@@ -51,18 +51,18 @@ class Service:
         """A PUBLISH of those that are asked for."""
 
     def run(self) -> None:
-        """Answers until DISCONNECT, or the end."""
-        rest = b""
-        while data := self._connection.recv(READ_SIZE):
-            data = rest + data
+        """Answers until DISCONNECT.
+
+        Raises:
+            ConnectionResetError: the end came without.
+        """
+        incoming = Incoming(self._connection)
+        while True:
             answers: list[bytes] = []
-            used = 0
-            for run in p.split(data):
+            for run in incoming.read():
                 if run.data == p.DISCONNECT:
                     return
                 answers.append(self._answer(run))
-                used += len(run.data)
-            rest = data[used:]
             self._connection.sendall(b"".join(answers))
             while self._load[:1] == bytes((p.PUBLISH_0,)):
                 self._connection.sendall(self._load)
@@ -84,11 +84,16 @@ class Service:
         suback = p.SUBACK + packet[2:4] + bytes((qos,))
         template = p.publish_template(qos, topic, int(payload_size))
         if not qos:
-            self._load = template * BURST
+            self._load = template * burst(template)
             return suback
         self._load = template
         numbers = b"".join(number.to_bytes(2, "big") for number in range(1, int(window) + 1))
         return suback + p.publish_run(template, numbers)
+
+
+def burst(packet: bytes) -> int:
+    """How many packets like that one are written at once."""
+    return max(BURST // len(packet), 1)
 
 
 def identifiers(run: p.Run) -> bytes:

@@ -63,7 +63,7 @@ def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
             tasks=cell.tasks,
             seconds=plan.seconds,
             warm_up=plan.warm_up,
-            payload_size=work.payload_size,
+            payload_size=cell.payload_size,
         )
         try:
             process = subprocess.run(  # noqa: S603, modules of our own
@@ -75,7 +75,7 @@ def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
                 check=True,
             )
         except subprocess.TimeoutExpired:
-            return Sample(messages=0, wall=plan.seconds, cpu=0, versions={})
+            return Sample(figures={}, versions={})
     return Sample(**json.loads(process.stdout.splitlines()[-1]))
 
 

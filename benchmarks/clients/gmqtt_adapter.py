@@ -29,17 +29,24 @@ async def main(job: Job) -> None:
 
 
 async def publish(client: Client, job: Job) -> Sample:
-    """Bursts, as many as there are tasks; at QoS 0 of a hundred."""
+    """Bursts, as many as there are tasks; at QoS 0 of a hundred.
+
+    Where the number of tasks bounds them at QoS 0 too, the last of a burst is at QoS 1: only that
+    tells when they have left.
+    """
     payload, meter = job.payload, Meter()
+    bounded = job.qos or job.tasks > 1
+    last = job.qos or (1 if bounded else 0)
+    levels = [job.qos] * ((job.tasks if bounded else 100) - 1) + [last]
 
     async def run(seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
         while asyncio.get_running_loop().time() < end:
-            for _ in range(job.tasks if job.qos else 100):
-                client.publish(TOPIC, payload, qos=job.qos)
+            for qos in levels:
+                client.publish(TOPIC, payload, qos=qos)
                 meter.messages += 1
             await asyncio.sleep(0)
-            if job.qos:
+            if bounded:
                 await client._persistent_storage.wait_empty()  # noqa: SLF001, there is no other way
 
     await run(job.warm_up)
