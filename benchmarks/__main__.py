@@ -11,12 +11,14 @@ from pathlib import Path
 
 import attrs
 
-from . import disk, durable, report, runner, volatile
+from . import connecting, disk, durable, report, runner, volatile
+from .other_ends import ROOT
 from .works import Cell, Contender, Work
 
-WORKS = {work.name: work for work in (volatile.RECEIVE, volatile.PUBLISH, durable.WORK)}
+ALL = (volatile.RECEIVE, volatile.PUBLISH, durable.WORK, connecting.WORK)
+WORKS = {work.name: work for work in ALL}
 FSYNC_SECONDS = 1.0
-BUILD = runner.ROOT / "build"
+BUILD = ROOT / "build"
 """What git ignores, on the disk that is worked on: a temporary directory is often none."""
 
 

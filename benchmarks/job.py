@@ -17,13 +17,13 @@ class Job:
     """One measurement of one client."""
 
     work: str
-    """What to do: ``durable``, ``publish`` or ``receive``."""
+    """What to do: the name of a function of the adapters."""
     store: str
     """Where the client keeps its session: a name that its adapter knows."""
     directory: Path
     """Empty, and on the disk that is to be measured."""
     port: int
-    """Of the peer, on 127.0.0.1."""
+    """Of the other end, on 127.0.0.1."""
     qos: int
     tasks: int
     """How many messages are under way at once, each published by a task of its own."""

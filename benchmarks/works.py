@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 import attrs
+
+from .other_ends import peer
 
 SMALL = 64
 """Bytes of payload, as a sensor has them."""
@@ -63,14 +68,19 @@ CPU_SHARE = Figure("cpu_share", "CPU", "6.0%")
 class Cell:
     """One way of doing the work."""
 
-    qos: int
+    qos: int | None
+    """None where nothing is published."""
     tasks: int
     """Or messages under way at once, where the peer is who publishes them."""
     unit: str = "task"
     payload_size: int = SMALL
+    does: str = ""
+    """The adapter's function, where a work has several; else that of the work's name."""
 
     def __str__(self) -> str:
-        parts = [f"QoS {self.qos}"]
+        parts = [self.does.replace("_", " ")] if self.does else []
+        if self.qos is not None:
+            parts.append(f"QoS {self.qos}")
         if self.tasks:
             parts.append(f"{self.tasks:,} {self.unit}{'s' * (self.tasks > 1)}")
         if self.payload_size != SMALL:
@@ -98,3 +108,5 @@ class Work:
     """By whose first figure those of the others are divided."""
     figures: tuple[Figure, ...] = (RATE, CPU_TIME, CPU_SHARE)
     """The first is compared; of the others there is the median alone."""
+    other_end: Callable[[Path], AbstractContextManager[int]] = peer
+    """Yields the port on which the clients find it. The directory is empty."""

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import sqlite3
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import trio
 
 import trio_mqtt
 from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.trips import Trips
 
 QOS: tuple[trio_mqtt.QoS, ...] = (0, 1, 2)
 
 
 async def main(job: Job) -> None:
-    """Publishes, each task one message after the other; or receives."""
+    """What the job says."""
+    if job.work == "connect":
+        (await connect(job)).leave()
+    async with open_client(job) as client:
+        (await CLIENT_WORKS[job.work](client, job)).leave()
+
+
+@asynccontextmanager
+async def open_client(job: Job) -> AsyncGenerator[trio_mqtt.Client, None]:
+    """With windows as wide as the job's."""
     async with trio_mqtt.open_client(
         f"mqtt://127.0.0.1:{job.port}",
         session=await open_session(job),
         at_least_once_window=job.tasks or 1,
         exactly_once_window=job.tasks or 1,
     ) as client:
-        sample = await (receive if job.work == "receive" else publish)(client, job)
-        sample.leave()
+        yield client
 
 
 async def publish(client: trio_mqtt.Client, job: Job) -> Sample:
-    """The work itself."""
+    """Tasks, each one message after the other."""
     payload, meter = job.payload, Meter()
     qos = QOS[job.qos]
 
@@ -48,7 +60,7 @@ async def publish(client: trio_mqtt.Client, job: Job) -> Sample:
 
 
 async def receive(client: trio_mqtt.Client, job: Job) -> Sample:
-    """The work itself."""
+    """One loop that counts."""
     meter = Meter()
 
     async def run() -> None:
@@ -64,6 +76,52 @@ async def receive(client: trio_mqtt.Client, job: Job) -> Sample:
         sample = meter.stop(versions())
         nursery.cancel_scope.cancel()
     return sample
+
+
+async def connect(job: Job) -> Sample:
+    """One connection after the other."""
+    meter = Meter()
+
+    async def run(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            async with open_client(job):
+                meter.messages += 1
+
+    await run(job.warm_up)
+    meter.start()
+    await run(job.seconds)
+    return meter.stop(versions())
+
+
+async def latency(client: trio_mqtt.Client, job: Job) -> Sample:
+    """One task publishes, another receives: a trip ends when that one has the message."""
+    payload, trips, qos = job.payload, Trips(), QOS[job.qos]
+    send, back = trio.open_memory_channel[None](1)
+
+    async def receive() -> None:
+        async for _ in client.messages:
+            trips.end()
+            send.send_nowait(None)
+
+    async def run(seconds: float) -> None:
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            trips.begin()
+            await client.publish(TOPIC, payload, qos=qos)
+            await back.receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await client.subscribe(TOPIC, qos=qos)
+        await run(job.warm_up)
+        trips.start()
+        await run(job.seconds)
+        nursery.cancel_scope.cancel()
+    return trips.stop(versions())
+
+
+CLIENT_WORKS = {"receive": receive, "publish": publish, "durable": publish, "latency": latency}
 
 
 async def open_session(job: Job) -> trio_mqtt.Session:

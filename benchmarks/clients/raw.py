@@ -10,13 +10,16 @@ import platform
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 
 from benchmarks import packets as p
 from benchmarks.incoming import Incoming
 from benchmarks.job import TOPIC, Job, Meter, Sample
 from benchmarks.peer import answer, burst, identifiers
+from benchmarks.trips import Trips
 
+VERSIONS = {"Python": platform.python_version()}
 SUBACK_SIZE = 5
 CONNECT = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x04raw!"
 
@@ -93,27 +96,81 @@ class Flood:
         self.meter.messages += self._count
 
 
-def run_for(work: Load | Reception | Flood, seconds: float) -> None:
-    """Goes on for as long."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        work.step()
-
-
-def main(job: Job) -> Sample:
-    """The load, for as long as the job says."""
+@contextmanager
+def connected(job: Job) -> Generator[socket.socket, None, None]:
+    """Has been accepted when it is entered, and says DISCONNECT when it is left."""
     with socket.create_connection(("127.0.0.1", job.port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(CONNECT)
         if connection.recv(len(p.CONNACK)) != p.CONNACK:
             raise ConnectionRefusedError("no CONNACK")
+        yield connection
+        connection.sendall(p.DISCONNECT)
+
+
+def run_for(step: Callable[[], None], seconds: float) -> None:
+    """Goes on for as long."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        step()
+
+
+def move(job: Job) -> Sample:
+    """The load, for as long as the job says."""
+    with connected(job) as connection:
         kind = Reception if job.work == "receive" else Load if job.qos else Flood
         load = kind(connection, job)
-        run_for(load, job.warm_up)
+        run_for(load.step, job.warm_up)
         load.meter.start()
-        run_for(load, job.seconds)
-        return load.meter.stop({"Python": platform.python_version()})
+        run_for(load.step, job.seconds)
+        load.meter.stop(VERSIONS).leave()
+
+
+def connect(job: Job) -> Sample:
+    """One connection after the other."""
+    meter = Meter()
+
+    def step() -> None:
+        with connected(job):
+            meter.messages += 1
+
+    run_for(step, job.warm_up)
+    meter.start()
+    run_for(step, job.seconds)
+    return meter.stop(VERSIONS)
+
+
+def latency(job: Job) -> Sample:
+    """One PUBLISH at QoS 0, and the same number of bytes back."""
+    if job.qos:
+        return Sample({}, VERSIONS)
+    trips = Trips()
+    message = p.publish_template(0, TOPIC.encode(), job.payload_size)
+    with connected(job) as connection:
+
+        def step() -> None:
+            trips.begin()
+            connection.sendall(message)
+            connection.recv(len(message), socket.MSG_WAITALL)
+            trips.end()
+
+        connection.sendall(p.subscribe(TOPIC.encode(), 0))
+        connection.recv(SUBACK_SIZE, socket.MSG_WAITALL)
+        run_for(step, job.warm_up)
+        trips.start()
+        run_for(step, job.seconds)
+    return trips.stop(VERSIONS)
+
+
+WORKS = {
+    "receive": move,
+    "publish": move,
+    "durable": move,
+    "connect": connect,
+    "latency": latency,
+}
 
 
 if __name__ == "__main__":
-    main(Job.from_command_line()).leave()
+    job = Job.from_command_line()
+    WORKS[job.work](job).leave()
