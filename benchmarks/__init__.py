@@ -18,6 +18,7 @@ to choose from. What makes it fair:
 `benchmarks.volatile`   receiving and publishing, without a disk
 `benchmarks.durable`    messages that survive a crash of the publisher
 `benchmarks.connecting` connections, made and ended
+`benchmarks.latency`    round trips through mosquitto
 `benchmarks.scopes`     receiving, by the number of open scopes; a command of its own
 `benchmarks.works`      what a work is: its cells, its contenders, its figures
 `benchmarks.runner`     runs the processes

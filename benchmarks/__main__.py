@@ -11,11 +11,11 @@ from pathlib import Path
 
 import attrs
 
-from . import connecting, disk, durable, report, runner, volatile
+from . import connecting, disk, durable, latency, report, runner, volatile
 from .other_ends import ROOT
 from .works import Cell, Contender, Work
 
-ALL = (volatile.RECEIVE, volatile.PUBLISH, durable.WORK, connecting.WORK)
+ALL = (volatile.RECEIVE, volatile.PUBLISH, durable.WORK, connecting.WORK, latency.WORK)
 WORKS = {work.name: work for work in ALL}
 FSYNC_SECONDS = 1.0
 BUILD = ROOT / "build"
