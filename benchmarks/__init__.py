@@ -19,6 +19,7 @@ to choose from. What makes it fair:
 `benchmarks.durable`    messages that survive a crash of the publisher
 `benchmarks.connecting` connections, made and ended
 `benchmarks.latency`    round trips through mosquitto
+`benchmarks.memory`     what idle clients take, and one large message
 `benchmarks.scopes`     receiving, by the number of open scopes; a command of its own
 `benchmarks.works`      what a work is: its cells, its contenders, its figures
 `benchmarks.runner`     runs the processes
@@ -27,6 +28,7 @@ to choose from. What makes it fair:
 `benchmarks.disk`       the file system, and how often it syncs
 `benchmarks.job`        what passes between this process and that of a client
 `benchmarks.trips`      times round trips
+`benchmarks.resident`   how much memory this process has resident
 `benchmarks.clients`    one adapter for each client
 `benchmarks.peer`       the other end, on `benchmarks.packets` and `benchmarks.incoming`
 ======================= ================================================================

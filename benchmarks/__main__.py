@@ -11,11 +11,18 @@ from pathlib import Path
 
 import attrs
 
-from . import connecting, disk, durable, latency, report, runner, volatile
+from . import connecting, disk, durable, latency, memory, report, runner, volatile
 from .other_ends import ROOT
 from .works import Cell, Contender, Work
 
-ALL = (volatile.RECEIVE, volatile.PUBLISH, durable.WORK, connecting.WORK, latency.WORK)
+ALL = (
+    volatile.RECEIVE,
+    volatile.PUBLISH,
+    durable.WORK,
+    connecting.WORK,
+    latency.WORK,
+    memory.WORK,
+)
 WORKS = {work.name: work for work in ALL}
 FSYNC_SECONDS = 1.0
 BUILD = ROOT / "build"

@@ -49,11 +49,18 @@ class Job:
         return f"load/{self.tasks}/{self.payload_size}"
 
     @property
+    def once(self) -> str:
+        """To subscribe to, for a single message."""
+        return f"once/1/{self.payload_size}"
+
+    @property
     def payload(self) -> bytes:
         """Of every message."""
         return b"x" * self.payload_size
 
 
+SETTLE = 0.2
+"""Seconds after which a client that has connected is idle."""
 TOPIC = "a/b/c"
 """Of every message: short, and the same one, as from a sensor."""
 

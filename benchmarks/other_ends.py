@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +29,11 @@ def peer(_: Path, *arguments: str) -> Generator[int, None, None]:
             yield int(process.stdout.readline())
         finally:
             process.terminate()
+
+
+def peer_for_many(directory: Path) -> AbstractContextManager[int]:
+    """The same, which serves all connections at once."""
+    return peer(directory, "--together")
 
 
 @contextmanager

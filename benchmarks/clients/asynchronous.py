@@ -6,10 +6,11 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Generic, TypeVar
 
-from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.job import SETTLE, TOPIC, Job, Meter, Sample
+from benchmarks.resident import Growth, allow_files
 from benchmarks.trips import Trips
 
 ClientT = TypeVar("ClientT")
@@ -125,6 +126,32 @@ class Adapter(ABC, Generic[ClientT]):
             await run(client, job.seconds)
             task.cancel()
             trips.stop(self.versions).leave()
+
+    async def idle(self, job: Job) -> Sample:
+        """As many clients as there are tasks."""
+        allow_files()
+        growth = Growth()
+        async with AsyncExitStack() as stack:
+            for number in range(job.tasks):
+                await stack.enter_async_context(self.open(job, f"bench{number}"))
+            await asyncio.sleep(SETTLE)
+            growth.now(job.tasks, self.versions).leave()
+
+    async def receive_one(self, job: Job) -> Sample:
+        """One message, which is held."""
+        async with self.open(job) as client:
+            growth = Growth()
+            async for _ in await self.subscribe(client, job.once, job.qos):
+                growth.peak(job.payload_size, self.versions).leave()
+        raise EOFError("no message came")
+
+    async def publish_one(self, job: Job) -> Sample:
+        """One message, until it is confirmed."""
+        payload = job.payload
+        async with self.open(job) as client:
+            growth = Growth()
+            await self.send(client, payload, job.qos)
+            growth.peak(job.payload_size, self.versions).leave()
 
 
 async def receiving(job: Job, meter: Meter, versions: dict[str, str]) -> Sample:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import cached_property
 from importlib.metadata import version
 
 from awscrt import mqtt
@@ -28,8 +29,10 @@ class Awscrt(Adapter[mqtt.Connection]):
 
     versions = {"awscrt": version("awscrt")}  # noqa: RUF012
 
-    def __init__(self) -> None:
-        self._client = mqtt.Client()
+    @cached_property
+    def _client(self) -> mqtt.Client:
+        """With the threads, which all connections share."""
+        return mqtt.Client()
 
     @contextmanager
     def open(self, job: Job, name: str = "bench") -> Generator[mqtt.Connection, None, None]:

@@ -20,8 +20,12 @@ from mqttium.api import AsyncClient
 from mqttium.persistence import MemoryInflightStore, SqliteInflightStore
 
 from benchmarks.job import TOPIC, Job
+from benchmarks.works import MIB
 
 from .asynchronous import Adapter
+
+BOUND = 64 * MIB
+"""Of the bytes that wait to be iterated over, by default."""
 
 
 class Mqttium(Adapter[AsyncClient]):
@@ -38,6 +42,7 @@ class Mqttium(Adapter[AsyncClient]):
             clean_start=False,
             max_outbound_inflight=job.tasks or None,
             store=open_store(job),
+            **({"max_iterator_bytes": None} if job.payload_size >= BOUND else {}),
         ) as client:
             await client.connect("127.0.0.1", job.port)
             yield client

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
@@ -19,8 +20,14 @@ from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.resident import Growth, allow_files
 
 from .threaded import Adapter, OnMessage
+
+SELECT_MOST = 1000
+"""Files that a process may have open for select to wait for them, some kept for others."""
+FILES_EACH = 3
+"""A socket, and a pair that wakes its thread."""
 
 
 class Paho(Adapter[Client]):
@@ -58,6 +65,15 @@ class Paho(Adapter[Client]):
         client.on_message = on_message
         client.subscribe(topic, qos=qos)
 
+    def idle(self, job: Job) -> Sample:
+        """In an external loop, where the threads could not wait for so many."""
+        if job.tasks * FILES_EACH < SELECT_MOST:
+            return super().idle(job)
+        allow_files()
+        growth = Growth()
+        clients = [open_externally(job.port, f"bench{number}") for number in range(job.tasks)]
+        return growth.now(len(clients), self.versions)
+
     def publish(self, job: Job) -> Sample:
         """One after the other, or as many as there are tasks, each followed by another."""
         meter, ends = Meter(), threading.Event()
@@ -71,6 +87,20 @@ class Paho(Adapter[Client]):
             if not job.qos:
                 self.start_sending(client, job.payload, 1)()
             meter.stop(self.versions).leave()
+
+
+def open_externally(port: int, name: str) -> Client:
+    """Connected, without a thread: what waits for its socket is the application's."""
+    client = Client(CallbackAPIVersion.VERSION2, name)
+    client.connect("127.0.0.1", port)
+    poll = select.poll()
+    poll.register(client.socket(), select.POLLIN)  # type: ignore[arg-type]  # any that has a fileno
+    while not client.is_connected():
+        if client.want_write():
+            client.loop_write()
+        poll.poll(10)
+        client.loop_read()
+    return client
 
 
 def one_by_one(client: Client, job: Job, meter: Meter, ends: threading.Event) -> None:

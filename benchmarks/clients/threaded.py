@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
-from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.job import SETTLE, TOPIC, Job, Meter, Sample
+from benchmarks.resident import Growth, allow_files
 from benchmarks.trips import Trips
 
 ClientT = TypeVar("ClientT")
@@ -90,3 +92,34 @@ class Adapter(ABC, Generic[ClientT]):
             trips.start()
             time.sleep(job.seconds)
             trips.stop(self.versions).leave()
+
+    def idle(self, job: Job) -> Sample:
+        """As many clients as there are tasks."""
+        allow_files()
+        growth = Growth()
+        with ExitStack() as stack:
+            for number in range(job.tasks):
+                stack.enter_context(self.open(job, f"bench{number}"))
+            time.sleep(SETTLE)
+            growth.now(job.tasks, self.versions).leave()
+
+    def receive_one(self, job: Job) -> Sample:
+        """One message, which is held."""
+        held: SimpleQueue[tuple[object, object]] = SimpleQueue()
+
+        def on_message(*arguments: object, **more: object) -> None:
+            held.put((arguments, more))
+
+        with self.open(job) as client:
+            growth = Growth()
+            self.subscribe(client, job.once, job.qos, on_message)
+            _message = held.get()
+            growth.peak(job.payload_size, self.versions).leave()
+
+    def publish_one(self, job: Job) -> Sample:
+        """One message, until it is confirmed."""
+        payload = job.payload
+        with self.open(job) as client:
+            growth = Growth()
+            self.start_sending(client, payload, job.qos)()
+            growth.peak(job.payload_size, self.versions).leave()
