@@ -207,7 +207,7 @@ def bench(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "benchmarks", *session.posargs)
         return
-    for work in ("receive", "publish", "durable"):
+    for work in ("receive", "publish", "durable", "connect", "latency", "memory"):
         session.run("python", "-m", "benchmarks", work, "--json", f"build/{work}.json")
     session.run("python", "-m", "benchmarks.scopes")
 

@@ -11,12 +11,21 @@ from pathlib import Path
 
 import attrs
 
-from . import disk, durable, report, runner, volatile
+from . import connecting, disk, durable, latency, memory, report, runner, volatile
+from .other_ends import ROOT
 from .works import Cell, Contender, Work
 
-WORKS = {work.name: work for work in (volatile.RECEIVE, volatile.PUBLISH, durable.WORK)}
+ALL = (
+    volatile.RECEIVE,
+    volatile.PUBLISH,
+    durable.WORK,
+    connecting.WORK,
+    latency.WORK,
+    memory.WORK,
+)
+WORKS = {work.name: work for work in ALL}
 FSYNC_SECONDS = 1.0
-BUILD = runner.ROOT / "build"
+BUILD = ROOT / "build"
 """What git ignores, on the disk that is worked on: a temporary directory is often none."""
 
 
@@ -55,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     option("--directory", type=Path, default=BUILD, help="on the disk to measure (%(default)s)")
     option("--qos", type=int, nargs="*", help="only these")
     option("--tasks", type=int, nargs="*", help="only these numbers of tasks")
+    option("--sizes", type=int, nargs="*", help="only payloads of so many bytes")
     option("--clients", nargs="*", metavar="NAME", help="only names that contain one of these")
     option("--json", type=Path, default=BUILD / "benchmarks.json", help="(%(default)s)")
     return result
@@ -67,6 +77,7 @@ def chosen_cells(work: Work, arguments: argparse.Namespace) -> list[Cell]:
         for cell in work.cells
         if (arguments.qos is None or cell.qos in arguments.qos)
         and (arguments.tasks is None or cell.tasks in arguments.tasks)
+        and (arguments.sizes is None or cell.payload_size in arguments.sizes)
     ]
 
 
@@ -88,8 +99,11 @@ def measure(
     total = len(cells) * len(contenders) * plan.rounds
     for result in runner.run(work, cells, contenders, plan):
         results.append(result)
-        name, rate = result.contender.name, result.sample.rate
-        print(f"{len(results)}/{total} {result.cell}: {name}, {rate:,.0f}/s", file=sys.stderr)
+        first = work.figures[0]
+        (value,) = report.values(first, [result])
+        figure = f"{first.format(value).strip()} {first.unit}"
+        name = result.contender.name
+        print(f"{len(results)}/{total} {result.cell}: {name}, {figure}", file=sys.stderr)
     return results
 
 

@@ -55,5 +55,4 @@ WORK = Work(
         ),
     ),
     reference=MQTTIUM,
-    payload_size=64,
 )

@@ -17,13 +17,13 @@ class Job:
     """One measurement of one client."""
 
     work: str
-    """What to do: ``durable``, ``publish`` or ``receive``."""
+    """What to do: the name of a function of the adapters."""
     store: str
     """Where the client keeps its session: a name that its adapter knows."""
     directory: Path
     """Empty, and on the disk that is to be measured."""
     port: int
-    """Of the peer, on 127.0.0.1."""
+    """Of the other end, on 127.0.0.1."""
     qos: int
     tasks: int
     """How many messages are under way at once, each published by a task of its own."""
@@ -49,11 +49,18 @@ class Job:
         return f"load/{self.tasks}/{self.payload_size}"
 
     @property
+    def once(self) -> str:
+        """To subscribe to, for a single message."""
+        return f"once/1/{self.payload_size}"
+
+    @property
     def payload(self) -> bytes:
         """Of every message."""
         return b"x" * self.payload_size
 
 
+SETTLE = 0.2
+"""Seconds after which a client that has connected is idle."""
 TOPIC = "a/b/c"
 """Of every message: short, and the same one, as from a sensor."""
 
@@ -62,19 +69,10 @@ TOPIC = "a/b/c"
 class Sample:
     """What one client did."""
 
-    messages: int
-    """That were confirmed."""
-    wall: float
-    """Seconds."""
-    cpu: float
-    """Seconds of processor time of the client's process, all of its threads."""
+    figures: dict[str, float]
+    """By name: those of the work, which lack where it could not be done, and some beside them."""
     versions: dict[str, str]
     """Of the client and of what it stands on."""
-
-    @property
-    def rate(self) -> float:
-        """Messages per second."""
-        return self.messages / self.wall
 
     def leave(self) -> NoReturn:
         """Prints it as the last line of an adapter, and ends that at once.
@@ -86,7 +84,10 @@ class Sample:
 
 
 class Meter:
-    """Counts confirmed messages, and measures from `start` to `stop`."""
+    """Counts confirmed messages, and measures from `start` to `stop`.
+
+    The time of the processor is that of the client's process, with all of its threads.
+    """
 
     def __init__(self) -> None:
         self.messages = 0
@@ -98,8 +99,17 @@ class Meter:
 
     def stop(self, versions: dict[str, str]) -> Sample:
         """What happened since the start."""
-        (first, wall, cpu), (last, wall_end, cpu_end) = self._since, self._now()
-        return Sample(last - first, wall_end - wall, cpu_end - cpu, versions)
+        messages, wall, cpu = (
+            now - then for now, then in zip(self._now(), self._since, strict=True)
+        )
+        figures = {
+            "rate": messages / wall,
+            "cpu_us": cpu / max(messages, 1) * 1e6,
+            "cpu_share": cpu / wall,
+            "messages": messages,
+            "seconds": wall,
+        }
+        return Sample(figures, versions)
 
     def _now(self) -> tuple[int, float, float]:
         return self.messages, time.perf_counter(), time.process_time()

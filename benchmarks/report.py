@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -12,7 +13,7 @@ from textwrap import fill
 import attrs
 
 from .runner import Result
-from .works import Cell, Contender, Work
+from .works import Cell, Contender, Figure, Work
 
 WIDTH = 100
 """Of the notes, in characters."""
@@ -24,28 +25,30 @@ class Row:
 
     cell: Cell
     contender: Contender
-    rate: float
-    """Messages per second, the median."""
-    slowest: float
-    fastest: float
-    cpu_us: float
-    """Microseconds of processor time for each message, the median."""
-    cpu_share: float
-    """Of one processor, the median."""
+    medians: tuple[float, ...]
+    """Of the work's figures, infinite where a small one would be good and there is none."""
+    least: float
+    """Of the first figure."""
+    most: float
     ratio: float | None
-    """To the reference; None if that was not measured."""
+    """Of the first figure to the reference's; None if one of the two has none."""
 
 
 def rows(work: Work, results: Sequence[Result]) -> list[Row]:
     """In the order of the cells, and of the work's contenders."""
     medians = {
-        key: statistics.median(result.sample.rate for result in some)
+        key: statistics.median(values(work.figures[0], some))
         for key, some in _groups(work, results)
     }
     return [
-        _row(key, some, medians.get((key[0], work.reference)))
+        _row(work, key, some, medians.get((key[0], work.reference)))
         for key, some in _groups(work, results)
     ]
+
+
+def values(figure: Figure, results: Sequence[Result]) -> list[float]:
+    """One of each result."""
+    return [result.sample.figures.get(figure.name, figure.worst) for result in results]
 
 
 def _groups(
@@ -58,42 +61,47 @@ def _groups(
         yield (work.cells[at], work.contenders[who]), list(some)
 
 
-def _row(key: tuple[Cell, Contender], results: list[Result], reference: float | None) -> Row:
-    samples = [result.sample for result in results]
-    rates = [sample.rate for sample in samples]
-    rate = statistics.median(rates)
+def _row(
+    work: Work, key: tuple[Cell, Contender], results: list[Result], reference: float | None
+) -> Row:
+    first, *_ = columns = [values(figure, results) for figure in work.figures]
+    medians = tuple(map(statistics.median, columns))
+    known = reference and math.isfinite(reference) and math.isfinite(medians[0])
     return Row(
         *key,
-        rate=rate,
-        slowest=min(rates),
-        fastest=max(rates),
-        cpu_us=statistics.median(sample.cpu / max(sample.messages, 1) for sample in samples) * 1e6,
-        cpu_share=statistics.median(sample.cpu / sample.wall for sample in samples),
-        ratio=rate / reference if reference else None,
+        medians=medians,
+        least=min(first),
+        most=max(first),
+        ratio=medians[0] / reference if reference and known else None,
     )
 
 
 def table(work: Work, all_rows: Sequence[Row]) -> Iterator[str]:
     """The lines of it, with the notes below."""
     noted = [contender for contender in work.contenders if contender.note]
-    width = max(len(contender.name) for contender in work.contenders) + 4
-    head = f"{'msg/s':>10}{'from':>10}{'to':>10}{'µs CPU':>9}{'CPU':>6}"
+    names = [contender.name for contender in work.contenders]
+    width = max(map(len, (*names, *(str(row.cell) for row in all_rows)))) + 4
+    first, *others = work.figures
+    titles = [(first, first.unit), (first, "from"), (first, "to"), *((f, f.unit) for f in others)]
+    head = "".join(f"{title:>{figure.width}}" for figure, title in titles)
+    direction = "" if first.more_is_better else ", less is better"
     yield work.title
     for cell, some in groupby(all_rows, key=lambda row: row.cell):
         yield ""
-        yield f"{cell!s:<{width}}{head}   ratio to {work.reference.name}"
+        yield f"{cell!s:<{width}}{head}   ratio to {work.reference.name}{direction}"
         for row in some:
             number = f" [{noted.index(row.contender) + 1}]" if row.contender in noted else ""
-            yield f"{row.contender.name + number:<{width}}{_figures(row)}"
+            yield f"{row.contender.name + number:<{width}}{_figures(work, row)}"
     yield ""
     for position, contender in enumerate(noted, start=1):
         yield fill(f"[{position}] {contender.note}", WIDTH, subsequent_indent="    ")
 
 
-def _figures(row: Row) -> str:
-    ratio = "" if row.ratio is None else f"{row.ratio:8.2f}"
-    rates = f"{row.rate:10,.0f}{row.slowest:10,.0f}{row.fastest:10,.0f}"
-    return f"{rates}{row.cpu_us:9.1f}{row.cpu_share:6.0%}{ratio}"
+def _figures(work: Work, row: Row) -> str:
+    (first, *others), (median, *more) = work.figures, row.medians
+    texts = [first.format(value) for value in (median, row.least, row.most)]
+    texts += [figure.format(value) for figure, value in zip(others, more, strict=True)]
+    return "".join(texts) + ("" if row.ratio is None else f"{row.ratio:8.2f}")
 
 
 def environment(results: Sequence[Result]) -> dict[str, str]:
@@ -113,8 +121,19 @@ def document(work: Work, all_rows: Sequence[Row], results: Sequence[Result]) -> 
     return {
         "work": work.name,
         "environment": environment(results),
-        "rows": [{**attrs.asdict(row), "contender": row.contender.name} for row in all_rows],
+        "rows": [_row_document(work, row) for row in all_rows],
         "samples": [
             {**attrs.asdict(result), "contender": result.contender.name} for result in results
         ],
+    }
+
+
+def _row_document(work: Work, row: Row) -> dict[str, object]:
+    names = [figure.name for figure in work.figures]
+    numbers = {**dict(zip(names, row.medians, strict=True)), "least": row.least, "most": row.most}
+    return {
+        "cell": attrs.asdict(row.cell),
+        "contender": row.contender.name,
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "ratio": row.ratio,
     }

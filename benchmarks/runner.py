@@ -1,4 +1,4 @@
-"""Runs a work: for each measurement a peer, and a client, in two processes."""
+"""Runs a work: for each measurement the other end, and a client, in two processes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
 from .job import Job, Sample
+from .other_ends import ROOT
 from .works import Cell, Contender, Work
 
-ROOT = Path(__file__).parent.parent
 START_MOST = 20.0
 """Seconds beside those of the job that a client may take to start and to end."""
 
@@ -53,17 +52,21 @@ def run(
 
 def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
     """One process of one client. One that does not come to its end did nothing."""
-    with tempfile.TemporaryDirectory(dir=plan.directory) as directory, running_peer() as port:
+    with (
+        tempfile.TemporaryDirectory(dir=plan.directory) as directory,
+        tempfile.TemporaryDirectory(dir=plan.directory) as others,
+        work.other_end(Path(others)) as port,
+    ):
         job = Job(
-            work=work.name,
+            work=cell.does or work.name,
             store=contender.store,
             directory=Path(directory),
             port=port,
-            qos=cell.qos,
+            qos=cell.qos or 0,
             tasks=cell.tasks,
             seconds=plan.seconds,
             warm_up=plan.warm_up,
-            payload_size=work.payload_size,
+            payload_size=cell.payload_size,
         )
         try:
             process = subprocess.run(  # noqa: S603, modules of our own
@@ -75,17 +78,5 @@ def measure(work: Work, cell: Cell, contender: Contender, plan: Plan) -> Sample:
                 check=True,
             )
         except subprocess.TimeoutExpired:
-            return Sample(messages=0, wall=plan.seconds, cpu=0, versions={})
+            return Sample(figures={}, versions={})
     return Sample(**json.loads(process.stdout.splitlines()[-1]))
-
-
-@contextmanager
-def running_peer() -> Generator[int, None, None]:
-    """A peer of its own for each client. Yields its port."""
-    command = [sys.executable, "-m", "benchmarks.peer"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()

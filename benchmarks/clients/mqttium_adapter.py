@@ -11,55 +11,53 @@ transaction has ended; `receipt.wait` returns on PUBACK or PUBCOMP.
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 
 from mqttium.api import AsyncClient
 from mqttium.persistence import MemoryInflightStore, SqliteInflightStore
 
-from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.job import TOPIC, Job
+from benchmarks.works import MIB
 
-from .asynchronous import publishing, receiving
+from .asynchronous import Adapter
 
-VERSIONS = {"mqttium": version("mqttium")}
-
-
-async def main(job: Job) -> None:
-    """Publishes, each task one message after the other; or receives."""
-    store = open_store(job)
-    client = AsyncClient(
-        "bench", clean_start=False, max_outbound_inflight=job.tasks or None, store=store
-    )
-    await client.connect("127.0.0.1", job.port)
-    sample = await (receive if job.work == "receive" else publish)(client, job)
-    sample.leave()
+BOUND = 64 * MIB
+"""Of the bytes that wait to be iterated over, by default."""
 
 
-async def publish(client: AsyncClient, job: Job) -> Sample:
-    """The work itself."""
-    payload = job.payload
+class Mqttium(Adapter[AsyncClient]):
+    """A client, and an iterator of messages."""
 
-    async def one(qos: int) -> None:
+    versions = {"mqttium": version("mqttium")}  # noqa: RUF012
+    yields = False
+
+    @asynccontextmanager
+    async def open(self, job: Job, name: str = "bench") -> AsyncGenerator[AsyncClient, None]:
+        """With a window as wide as the job's."""
+        async with AsyncClient(
+            name,
+            clean_start=False,
+            max_outbound_inflight=job.tasks or None,
+            store=open_store(job),
+            **({"max_iterator_bytes": None} if job.payload_size >= BOUND else {}),
+        ) as client:
+            await client.connect("127.0.0.1", job.port)
+            yield client
+
+    async def send(self, client: AsyncClient, payload: bytes, qos: int) -> None:
+        """And waits for the receipt, which QoS 0 has none of."""
         receipt = await client.publish(TOPIC, payload, qos=qos)
         if qos:
             await receipt.wait()
 
-    return await publishing(job, one, VERSIONS, yields=False)
-
-
-async def receive(client: AsyncClient, job: Job) -> Sample:
-    """The work itself."""
-    meter = Meter()
-
-    async def count() -> None:
-        async for _ in client.messages():
-            meter.messages += 1
-
-    task = asyncio.create_task(count())
-    await client.subscribe(job.topic_filter, qos=job.qos)
-    sample = await receiving(job, meter, VERSIONS)
-    task.cancel()
-    return sample
+    async def subscribe(self, client: AsyncClient, topic: str, qos: int) -> AsyncIterable[Any]:
+        """All messages come to one iterator."""
+        await client.subscribe(topic, qos=qos)
+        messages: AsyncIterable[Any] = client.messages()
+        return messages
 
 
 def open_store(job: Job) -> MemoryInflightStore | SqliteInflightStore:
@@ -74,4 +72,4 @@ def open_store(job: Job) -> MemoryInflightStore | SqliteInflightStore:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Job.from_command_line()))
+    Mqttium().run(Job.from_command_line())

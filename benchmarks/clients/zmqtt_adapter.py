@@ -7,49 +7,41 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import AsyncIterable
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
+from typing import Any
 
 from zmqtt import MQTTClientV311, QoS, create_client
 
-from benchmarks.job import TOPIC, Job, Meter, Sample
+from benchmarks.job import TOPIC, Job
 
-from .asynchronous import publishing, receiving
-
-VERSIONS = {"zmqtt": version("zmqtt")}
+from .asynchronous import Adapter
 
 
-async def main(job: Job) -> None:
-    """Publishes, each task one message after the other; or receives."""
-    async with create_client("127.0.0.1", port=job.port, client_id="bench") as client:
-        sample = await (receive if job.work == "receive" else publish)(client, job)
-        sample.leave()
+class Zmqtt(Adapter[MQTTClientV311]):
+    """A context manager, and one for each subscription."""
 
+    versions = {"zmqtt": version("zmqtt")}  # noqa: RUF012
+    yields = False
 
-async def publish(client: MQTTClientV311, job: Job) -> Sample:
-    """The work itself."""
-    payload = job.payload
+    def open(self, job: Job, name: str = "bench") -> AbstractAsyncContextManager[MQTTClientV311]:
+        """It has no window that could be chosen."""
+        client: AbstractAsyncContextManager[MQTTClientV311] = create_client(
+            "127.0.0.1", port=job.port, client_id=name
+        )
+        return client
 
-    async def one(qos: int) -> None:
+    async def send(self, client: MQTTClientV311, payload: bytes, qos: int) -> None:
+        """Which waits for PUBACK or PUBCOMP by itself."""
         await client.publish(TOPIC, payload, qos=QoS(qos))
 
-    return await publishing(job, one, VERSIONS, yields=False)
-
-
-async def receive(client: MQTTClientV311, job: Job) -> Sample:
-    """The work itself."""
-    meter = Meter()
-    async with client.subscribe(job.topic_filter, qos=QoS(job.qos)) as messages:
-
-        async def count() -> None:
-            async for _ in messages:
-                meter.messages += 1
-
-        task = asyncio.create_task(count())
-        sample = await receiving(job, meter, VERSIONS)
-        task.cancel()
-        sample.leave()  # here, as unsubscribing takes long
+    async def subscribe(self, client: MQTTClientV311, topic: str, qos: int) -> AsyncIterable[Any]:
+        """Not ended, as unsubscribing takes long in the middle of a load."""
+        messages: Any = client.subscribe(topic, qos=QoS(qos))
+        await messages.start()
+        return messages  # type: ignore[no-any-return]  # where types are checked it has none
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Job.from_command_line()))
+    Zmqtt().run(Job.from_command_line())
