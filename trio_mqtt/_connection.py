@@ -42,6 +42,8 @@ from ._session import SessionState
 from ._turns import Turns
 
 READ_SIZE = 65_536
+LARGE_READ_SIZE = 4 * READ_SIZE
+"""Of a large message, for which reading costs more than all else."""
 PIECE_SIZE = 65_536
 """How much is written at once, so that progress shows."""
 SEND_BUFFER = 1024 * 1024
@@ -226,7 +228,8 @@ class Connection:
         if self._decoder.violation is not None:
             raise self._decoder.violation
         try:
-            data = await self._stream.receive_some(READ_SIZE)
+            large = self._decoder.missing >= LARGE_READ_SIZE
+            data = await self._stream.receive_some(LARGE_READ_SIZE if large else READ_SIZE)
         except LOST as error:
             raise _broke(error) from error
         if not data:
@@ -266,7 +269,11 @@ class Connection:
 
     async def _write(self, piece: bytes | memoryview) -> None:
         outbox, bells = self._outbox, self._bells
-        await trio.lowlevel.checkpoint_if_cancelled()  # it has not begun if cancelled here
+        # It has not begun if cancelled here. Between large pieces others have their turn.
+        if len(piece) < PIECE_SIZE:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
         outbox.begun += len(piece)
         await self._send(piece)
         outbox.written += len(piece)
@@ -292,11 +299,8 @@ class Connection:
         self._last_written = trio.current_time()
 
     def _send_nowait(self, piece: bytes | memoryview) -> int:
-        """How much of it a plain socket takes at once: saves the writer a turn of the scheduler.
-
-        Not of a whole piece, since others are to have their turn between large ones.
-        """
-        if self._descriptor is None or len(piece) >= PIECE_SIZE:
+        """How much of it a plain socket takes at once: saves the writer a turn of the scheduler."""
+        if self._descriptor is None:
             return 0
         try:
             return os.write(self._descriptor(), piece)

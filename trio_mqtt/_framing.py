@@ -35,6 +35,10 @@ LARGE = 65_536
 """Bytes of a PUBLISH from which on its payload is gathered on its own: copied once, not twice."""
 
 
+FORESEEN = 4 * 1024 * 1024
+"""Bytes of a payload for which memory is taken before they arrive."""
+
+
 class _LargePublish:
     """A PUBLISH of which the payload is not complete.
 
@@ -45,20 +49,23 @@ class _LargePublish:
     def __init__(self, packet: p.Message | p.Delivery, remaining: int) -> None:
         self._packet = packet
         self._message = p.message_of(packet)
-        self._payload = io.BytesIO()
+        size = len(self._message.payload) + remaining
+        # To write in the place where all of it goes costs a third of growing with what arrives, but
+        # more than a little is not taken on the mere word of the broker.
+        self._payload = io.BytesIO(bytes(size)) if size <= FORESEEN else io.BytesIO()
         self._payload.write(self._message.payload)
-        self._remaining = remaining
+        self.remaining = remaining
 
     def feed(self, data: bytes) -> int:
         """Takes what it can use of `data`, and returns how much that is."""
-        used = min(len(data), self._remaining)
+        used = min(len(data), self.remaining)
         self._payload.write(data if used == len(data) else memoryview(data)[:used])
-        self._remaining -= used
+        self.remaining -= used
         return used
 
     def complete(self) -> p.Message | p.Delivery | None:
         """The packet, once all of it is there."""
-        if self._remaining:
+        if self.remaining:
             return None
         self._message.payload = self._payload.getvalue()
         return self._packet
@@ -101,6 +108,10 @@ class Decoder(Generic[_P]):
     @property
     def partial(self) -> bool:
         return self._held > 0 or self._large is not None or self._streamed is not None
+
+    @property
+    def missing(self) -> int:
+        return 0 if self._large is None else self._large.remaining
 
     def feed(self, data: bytes) -> list[_P | p.Message | p.Delivery]:
         if self.violation is not None:

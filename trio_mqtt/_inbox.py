@@ -109,6 +109,8 @@ class Inbox:
         """By number of the arrival, the size of what gives way."""
         self._yielding_bytes = 0
         self._is_full = False
+        self._low = int(bounds.messages * LOW_WATER)
+        """How many messages are few enough for a reader that stopped to go on."""
         self._waiters: dict[trio.lowlevel.Task, None] = {}
         self.closed = False
         """Whether the application wants nothing of it any more."""
@@ -150,7 +152,7 @@ class Inbox:
         """Whether enough was taken for a reader that stopped to go on."""
         messages = len(self) - len(self._yielding)
         return not messages or (
-            messages <= self._bounds.messages * LOW_WATER
+            messages <= self._low
             and self._bytes - self._yielding_bytes <= self._bounds.bytes * LOW_WATER
         )
 
@@ -347,7 +349,7 @@ class Inbox:
             self._yielding_bytes -= self._yielding.pop(number, 0)
         if self._shares:
             self._unite(number, item)
-        if self._is_full:
+        if self._is_full and (len(self.queue) <= self._low or self._yielding):
             self._relieve()
         return number, item
 

@@ -382,6 +382,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def missing(self) -> int:
+        """How many more bytes a large message is known to take that is not streamed."""
+        ...
+
+    @property
     def violation(self) -> ProtocolViolation | None:
         """What was malformed behind the packets that the latest `feed` returned, if anything."""
         ...
