@@ -16,7 +16,7 @@ to choose from. What makes it fair:
 ===================== ===================================================================
 `benchmarks.volatile` receiving and publishing, without a disk
 `benchmarks.durable`  messages that survive a crash of the publisher
-`benchmarks.scopes`   receiving, by the number of open scopes; a command of its own
+`benchmarks.growth`   how the cost of a message grows; a command of its own
 `benchmarks.works`    what a work is: its cells, its contenders, and what is to be known
 `benchmarks.runner`   runs the processes
 `benchmarks.report`   medians, ratios, the table and the JSON

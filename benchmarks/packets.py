@@ -1,8 +1,9 @@
 """The few packets of MQTT 3.1.1 that a load consists of, taken apart by stride.
 
-All PUBLISH packets of a load have one size, and its other packets have four bytes. So one look
-at every n-th byte tells how many of a kind follow one another, and two slices are their packet
-identifiers: no step is taken for each packet, which is what makes the peer faster than any client.
+All PUBLISH packets of a load have one size, and its other packets have four bytes, but SUBSCRIBE,
+which is taken one by one. So one look at every n-th byte tells how many of a kind follow one
+another, and two slices are their packet identifiers: no step is taken for each packet, which is
+what makes the peer faster than any client.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from typing import NamedTuple
 
 CONNACK = b"\x20\x02\x00\x00"
 PINGRESP = b"\xd0\x00"
-SUBACK = b"\x90\x03"
-"""Before the packet identifier, and the return code of one topic filter."""
 DISCONNECT = b"\xe0\x00"
 
 CONNECT = 0x10
@@ -25,6 +24,7 @@ PUBREC = 0x50
 PUBREL = 0x62
 PUBCOMP = 0x70
 SUBSCRIBE = 0x82
+SUBACK = 0x90
 PINGREQ = 0xC0
 
 ANSWER_SIZE = 4
@@ -63,12 +63,15 @@ def packet_size(data: bytes) -> int:
     return 0
 
 
+def topic_of(publish: bytes) -> bytes:
+    """That of the PUBLISH at the beginning."""
+    at = _body(publish) + 2
+    return publish[at : at + int.from_bytes(publish[at - 2 : at], "big")]
+
+
 def identifier_offset(publish: bytes) -> int:
     """Where a PUBLISH of QoS 1 or 2 has its packet identifier."""
-    header = 1
-    while publish[header] >= 0x80:
-        header += 1
-    topic = header + 1
+    topic = _body(publish)
     return topic + 2 + int.from_bytes(publish[topic : topic + 2], "big")
 
 
@@ -76,7 +79,8 @@ def split(data: bytes) -> Iterator[Run]:
     """The packets, in runs. What is left over, part of a packet, is the caller's to keep."""
     start = 0
     while (size := packet_size(data[start : start + 5])) and start + size <= len(data):
-        whole = (len(data) - start) // size * size
+        alike = 1 if data[start] == SUBSCRIBE else (len(data) - start) // size
+        whole = alike * size
         firsts = data[start : start + whole : size]
         count = len(firsts) - len(firsts.lstrip(firsts[:1]))
         end = start + count * size
@@ -84,11 +88,9 @@ def split(data: bytes) -> Iterator[Run]:
         start = end
 
 
-def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
-    """A PUBLISH, with the packet identifier 0 if it has one."""
-    identifier = bytes(2 if qos else 0)
-    body = len(topic).to_bytes(2, "big") + topic + identifier + b"x" * payload_size
-    header = bytearray((PUBLISH_0 + 2 * qos,))
+def packet(first_byte: int, body: bytes) -> bytes:
+    """A packet of any kind and length."""
+    header = bytearray((first_byte,))
     length = len(body)
     while length >= 0x80:
         header.append(length & 0x7F | 0x80)
@@ -97,10 +99,44 @@ def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
     return bytes(header) + body
 
 
+def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
+    """A PUBLISH, with the packet identifier 0 if it has one."""
+    identifier = bytes(2 if qos else 0)
+    body = len(topic).to_bytes(2, "big") + topic + identifier + b"x" * payload_size
+    return packet(PUBLISH_0 + 2 * qos, body)
+
+
 def publish_run(template: bytes, identifiers: bytes) -> bytes:
     """A PUBLISH for each packet identifier, of two bytes."""
-    size, at = len(template), identifier_offset(template)
     data = bytearray(template) * (len(identifiers) // 2)
+    return with_identifiers(data, len(template), identifier_offset(template), identifiers)
+
+
+def with_identifiers(data: bytearray, size: int, at: int, identifiers: bytes) -> bytes:
+    """Packets of one size, with these packet identifiers, of two bytes, in that place of each."""
     data[at::size] = identifiers[::2]
     data[at + 1 :: size] = identifiers[1::2]
     return bytes(data)
+
+
+def requests(subscribe: bytes) -> Iterator[tuple[bytes, int]]:
+    """The topic filters of a SUBSCRIBE, each with its QoS."""
+    at = _body(subscribe) + 2
+    while at < len(subscribe):
+        end = at + 2 + int.from_bytes(subscribe[at : at + 2], "big")
+        yield subscribe[at + 2 : end], subscribe[end]
+        at = end + 1
+
+
+def suback(subscribe: bytes, return_codes: bytes) -> bytes:
+    """The answer to a SUBSCRIBE."""
+    at = _body(subscribe)
+    return packet(SUBACK, subscribe[at : at + 2] + return_codes)
+
+
+def _body(packet: bytes) -> int:
+    """Where it begins, behind the header."""
+    header = 1
+    while packet[header] >= 0x80:
+        header += 1
+    return header + 1

@@ -3,10 +3,20 @@
 It runs in a process of its own, ``python -m benchmarks.peer``, writes its port as its first line,
 and serves one connection after the other until it is terminated. To CONNECT it says that there is
 no session; a PUBLISH at QoS 1 gets PUBACK, one at QoS 2 PUBREC and its PUBREL PUBCOMP, a PINGREQ
-PINGRESP. To SUBSCRIBE with the topic ``load/WINDOW/SIZE`` it sends messages of so many bytes, at
-QoS 0 as fast as they are taken, above that WINDOW at once, another for each that is confirmed. It
-stores, routes and checks nothing. All that one read brought is answered by one
-write, and `packets.split` takes no step for each packet, so what it costs is the system calls.
+PINGRESP, and each topic filter of a SUBSCRIBE what it asks for. It stores, routes and checks
+nothing. Two topic filters make it do more:
+
+- ``load/WINDOW/SIZE``, with any levels behind, has it send messages of so many bytes on that very
+  topic, at QoS 0 as fast as they are taken, above that WINDOW at once, another for each that is
+  confirmed.
+- ``rotate/WINDOW/SIZE/TOPICS/FILTERS`` does the same on as many topics as it says, one after the
+  other: see `rotated_topic`. They match as many topic filters.
+
+To a PUBLISH at QoS 0 on ``hold/COUNT`` it confirms nothing more, neither PUBLISH at QoS 1 nor
+PUBREL, and closes the connection once it owes so many confirmations.
+
+All that one read brought is answered by one write, and `packets.split` takes no step for each
+packet, so what it costs is the system calls.
 
 Each measurement has a row "the peer itself": a client of bare sockets, which is as simple, on this
 peer. A client that comes near that row is held up by the peer; one far below it is not.
@@ -15,12 +25,15 @@ peer. A client that comes near that row is held up by the peer; one far below it
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from . import packets as p
 
 READ_SIZE = 256 * 1024
 BURST = 1000
-"""Messages at QoS 0 that are written at once."""
+"""Messages at QoS 0 that are written at once,"""
+BURST_BYTES = 1024 * 1024
+"""if they are no more than this."""
 
 
 def main() -> None:
@@ -42,53 +55,112 @@ def serve(connection: socket.socket) -> None:
         return  # how a client ends is not what is measured
 
 
+def rotated_topic(number: int, filters: int) -> str:
+    """One of many topics, which ``topic/N/+`` matches for one N below the number of filters."""
+    return f"topic/{number % filters:05}/{number:05}"
+
+
+class Load:
+    """Messages that are asked for: on one topic, or on several of the same length in rotation."""
+
+    def __init__(self, qos: int, topics: Sequence[bytes], payload_size: int) -> None:
+        templates = [p.publish_template(qos, topic, payload_size) for topic in topics]
+        self._template = templates[0]
+        self._all = b"".join(templates)
+        self._sent = 0
+
+    def burst(self) -> bytes:
+        """Many, without packet identifiers."""
+        most = min(BURST, BURST_BYTES // len(self._template))
+        return self._all * max(1, most * len(self._template) // len(self._all))
+
+    def run(self, identifiers: bytes) -> bytes:
+        """One for each packet identifier, of two bytes."""
+        size = len(self._template)
+        start = self._sent * size % len(self._all)
+        count = len(identifiers) // 2
+        self._sent += count
+        rounds = (start + count * size) // len(self._all) + 1
+        data = bytearray((self._all * rounds)[start : start + count * size])
+        return p.with_identifiers(data, size, p.identifier_offset(self._template), identifiers)
+
+
 class Service:
-    """One connection, and the load that was asked for on it."""
+    """One connection, and what was asked for on it."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._load = b""
-        """A PUBLISH of those that are asked for."""
+        self._load: Load | None = None
+        self._burst = b""
+        self._hold: int | None = None
+        """How many confirmations to owe."""
 
     def run(self) -> None:
         """Answers until DISCONNECT, or the end."""
-        rest = b""
+        rest = bytearray()
+        wanted = 0
         while data := self._connection.recv(READ_SIZE):
-            data = rest + data
-            answers: list[bytes] = []
-            used = 0
-            for run in p.split(data):
-                if run.data == p.DISCONNECT:
-                    return
-                answers.append(self._answer(run))
-                used += len(run.data)
-            rest = data[used:]
-            self._connection.sendall(b"".join(answers))
-            while self._load[:1] == bytes((p.PUBLISH_0,)):
-                self._connection.sendall(self._load)
+            rest += data
+            if len(rest) < wanted:
+                continue
+            used = self._take_in(bytes(rest))
+            if used is None:
+                return
+            del rest[:used]
+            wanted = p.packet_size(bytes(rest[:5]))
+            while self._burst:
+                self._connection.sendall(self._burst)
+
+    def _take_in(self, data: bytes) -> int | None:
+        """Answers what came. Returns how much of it that was; None at the end."""
+        answers: list[bytes] = []
+        used = 0
+        for run in p.split(data):
+            if run.data == p.DISCONNECT:
+                return None
+            answers.append(self._answer(run))
+            used += len(run.data)
+        self._connection.sendall(b"".join(answers))
+        return None if self._hold == 0 else used
 
     def _answer(self, run: p.Run) -> bytes:
         match run.first_byte:
             case p.SUBSCRIBE:
                 return self._subscribe(run.data)
-            case p.PUBACK | p.PUBCOMP:
-                return p.publish_run(self._load, identifiers(run))
+            case p.PUBLISH_0 if (topic := p.topic_of(run.data)).startswith(b"hold/"):
+                self._hold = int(topic.removeprefix(b"hold/"))
+                return b""
+            case p.PUBACK | p.PUBCOMP if self._load is not None:
+                return self._load.run(identifiers(run))
+            case p.PUBLISH_1 | p.PUBREL if self._hold is not None:
+                self._hold = max(0, self._hold - len(run))
+                return b""
             case _:
                 return answer(run)
 
     def _subscribe(self, packet: bytes) -> bytes:
         """SUBACK, and what begins behind it."""
-        size = int.from_bytes(packet[4:6], "big")
-        topic, qos = packet[6 : 6 + size], packet[6 + size]
-        _, window, payload_size = topic.split(b"/")
-        suback = p.SUBACK + packet[2:4] + bytes((qos,))
-        template = p.publish_template(qos, topic, int(payload_size))
+        requests = list(p.requests(packet))
+        begins = b"".join(self._begin(*request) for request in requests)
+        return p.suback(packet, bytes(qos for _, qos in requests)) + begins
+
+    def _begin(self, topic: bytes, qos: int) -> bytes:
+        """What a topic filter asks for, if it is one of those above."""
+        kind, *levels = topic.split(b"/")
+        match kind:
+            case b"load":
+                topics = [topic]
+            case b"rotate":
+                count, filters = map(int, levels[2:])
+                topics = [rotated_topic(number, filters).encode() for number in range(count)]
+            case _:
+                return b""
+        window, payload_size = map(int, levels[:2])
+        self._load = load = Load(qos, topics, payload_size)
         if not qos:
-            self._load = template * BURST
-            return suback
-        self._load = template
-        numbers = b"".join(number.to_bytes(2, "big") for number in range(1, int(window) + 1))
-        return suback + p.publish_run(template, numbers)
+            self._burst = load.burst()
+            return b""
+        return load.run(b"".join(number.to_bytes(2, "big") for number in range(1, window + 1)))
 
 
 def identifiers(run: p.Run) -> bytes:

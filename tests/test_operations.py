@@ -74,7 +74,7 @@ class Loopback(trio.abc.Stream):
 def _answer(run: packets.Run) -> bytes:
     match run.first_byte:
         case packets.SUBSCRIBE:
-            return packets.SUBACK + run.data[2:4] + b"\2"
+            return packets.suback(run.data, b"\2")
         case packets.PUBACK | packets.PUBCOMP:
             return b""
         case _:

@@ -69,7 +69,7 @@ class Reception:
         topic = job.topic_filter.encode()
         body = b"\0\1" + len(topic).to_bytes(2, "big") + topic + bytes((job.qos,))
         connection.sendall(bytes((p.SUBSCRIBE, len(body))) + body)
-        suback = len(p.SUBACK) + 3
+        suback = p.ANSWER_SIZE + 1
         while len(self._rest) < suback:
             self._rest += connection.recv(READ_SIZE)
         self._rest = self._rest[suback:]
