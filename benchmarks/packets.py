@@ -1,9 +1,9 @@
 """The few packets of MQTT 3.1.1 that a load consists of, taken apart by stride.
 
-All PUBLISH packets of a load have one size, and its other packets have four bytes, but SUBSCRIBE,
-which is taken one by one. So one look at every n-th byte tells how many of a kind follow one
-another, and two slices are their packet identifiers: no step is taken for each packet, which is
-what makes the peer faster than any client.
+All PUBLISH packets of a load have one size, and its other packets have four bytes, but SUBSCRIBE
+and UNSUBSCRIBE, which are taken one by one. So one look at every n-th byte tells how many of a kind
+follow one another, and two slices are their packet identifiers: no step is taken for each packet,
+which is what makes the peer faster than any client.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ PUBREL = 0x62
 PUBCOMP = 0x70
 SUBSCRIBE = 0x82
 SUBACK = 0x90
+UNSUBSCRIBE = 0xA2
+UNSUBACK = 0xB0
 PINGREQ = 0xC0
+DUP = 0x08
+"""Of PUBLISH. Nothing else has this bit in its first byte."""
 
 ANSWER_SIZE = 4
 """Of PUBACK, PUBREC, PUBREL and PUBCOMP: two bytes of header and a packet identifier."""
@@ -35,6 +39,7 @@ class Run(NamedTuple):
     """Packets of one kind that follow one another."""
 
     first_byte: int
+    """Of each, without `DUP`."""
     size: int
     """In bytes, of each."""
     data: bytes
@@ -79,12 +84,13 @@ def split(data: bytes) -> Iterator[Run]:
     """The packets, in runs. What is left over, part of a packet, is the caller's to keep."""
     start = 0
     while (size := packet_size(data[start : start + 5])) and start + size <= len(data):
-        alike = 1 if data[start] == SUBSCRIBE else (len(data) - start) // size
+        alone = data[start] in {SUBSCRIBE, UNSUBSCRIBE}
+        alike = 1 if alone else (len(data) - start) // size
         whole = alike * size
         firsts = data[start : start + whole : size]
         count = len(firsts) - len(firsts.lstrip(firsts[:1]))
         end = start + count * size
-        yield Run(firsts[0], size, data[start:end])
+        yield Run(firsts[0] & ~DUP, size, data[start:end])
         start = end
 
 
@@ -109,14 +115,14 @@ def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
 def publish_run(template: bytes, identifiers: bytes) -> bytes:
     """A PUBLISH for each packet identifier, of two bytes."""
     data = bytearray(template) * (len(identifiers) // 2)
-    return with_identifiers(data, len(template), identifier_offset(template), identifiers)
+    put_identifiers(data, len(template), identifier_offset(template), identifiers)
+    return bytes(data)
 
 
-def with_identifiers(data: bytearray, size: int, at: int, identifiers: bytes) -> bytes:
-    """Packets of one size, with these packet identifiers, of two bytes, in that place of each."""
+def put_identifiers(data: bytearray, size: int, at: int, identifiers: bytes) -> None:
+    """Gives packet identifiers, of two bytes, to packets of one size, in that place of each."""
     data[at::size] = identifiers[::2]
     data[at + 1 :: size] = identifiers[1::2]
-    return bytes(data)
 
 
 def requests(subscribe: bytes) -> Iterator[tuple[bytes, int]]:
@@ -132,6 +138,12 @@ def suback(subscribe: bytes, return_codes: bytes) -> bytes:
     """The answer to a SUBSCRIBE."""
     at = _body(subscribe)
     return packet(SUBACK, subscribe[at : at + 2] + return_codes)
+
+
+def unsuback(unsubscribe: bytes) -> bytes:
+    """The answer to an UNSUBSCRIBE."""
+    at = _body(unsubscribe)
+    return packet(UNSUBACK, unsubscribe[at : at + 2])
 
 
 def _body(packet: bytes) -> int:

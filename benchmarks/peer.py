@@ -3,8 +3,8 @@
 It runs in a process of its own, ``python -m benchmarks.peer``, writes its port as its first line,
 and serves one connection after the other until it is terminated. To CONNECT it says that there is
 no session; a PUBLISH at QoS 1 gets PUBACK, one at QoS 2 PUBREC and its PUBREL PUBCOMP, a PINGREQ
-PINGRESP, and each topic filter of a SUBSCRIBE what it asks for. It stores, routes and checks
-nothing. Two topic filters make it do more:
+PINGRESP, an UNSUBSCRIBE UNSUBACK, and each topic filter of a SUBSCRIBE what it asks for. It stores,
+routes and checks nothing. Two topic filters make it do more:
 
 - ``load/WINDOW/SIZE``, with any levels behind, has it send messages of so many bytes on that very
   topic, at QoS 0 as fast as they are taken, above that WINDOW at once, another for each that is
@@ -74,15 +74,16 @@ class Load:
         most = min(BURST, BURST_BYTES // len(self._template))
         return self._all * max(1, most * len(self._template) // len(self._all))
 
-    def run(self, identifiers: bytes) -> bytes:
+    def run(self, identifiers: bytes) -> bytearray:
         """One for each packet identifier, of two bytes."""
         size = len(self._template)
-        start = self._sent * size % len(self._all)
         count = len(identifiers) // 2
+        start = self._sent * size % len(self._all)
+        end = start + count * size
         self._sent += count
-        rounds = (start + count * size) // len(self._all) + 1
-        data = bytearray((self._all * rounds)[start : start + count * size])
-        return p.with_identifiers(data, size, p.identifier_offset(self._template), identifiers)
+        data = bytearray((self._all * -(-end // len(self._all)))[start:end])
+        p.put_identifiers(data, size, p.identifier_offset(self._template), identifiers)
+        return data
 
 
 class Service:
@@ -113,17 +114,18 @@ class Service:
 
     def _take_in(self, data: bytes) -> int | None:
         """Answers what came. Returns how much of it that was; None at the end."""
-        answers: list[bytes] = []
+        answers: list[bytes | bytearray] = []
         used = 0
         for run in p.split(data):
             if run.data == p.DISCONNECT:
                 return None
             answers.append(self._answer(run))
             used += len(run.data)
-        self._connection.sendall(b"".join(answers))
+        # A single one may be large, and is not copied.
+        self._connection.sendall(answers[0] if len(answers) == 1 else b"".join(answers))
         return None if self._hold == 0 else used
 
-    def _answer(self, run: p.Run) -> bytes:
+    def _answer(self, run: p.Run) -> bytes | bytearray:
         match run.first_byte:
             case p.SUBSCRIBE:
                 return self._subscribe(run.data)
@@ -144,7 +146,7 @@ class Service:
         begins = b"".join(self._begin(*request) for request in requests)
         return p.suback(packet, bytes(qos for _, qos in requests)) + begins
 
-    def _begin(self, topic: bytes, qos: int) -> bytes:
+    def _begin(self, topic: bytes, qos: int) -> bytes | bytearray:
         """What a topic filter asks for, if it is one of those above."""
         kind, *levels = topic.split(b"/")
         match kind:
@@ -188,6 +190,8 @@ def answer(run: p.Run) -> bytes:
             return run.answers(_ANSWERS[run.first_byte], 2)
         case p.CONNECT:
             return p.CONNACK
+        case p.UNSUBSCRIBE:
+            return p.unsuback(run.data)
         case p.PINGREQ:
             return p.PINGRESP * len(run)
         case _:

@@ -10,13 +10,14 @@ the time of a message grows between the two largest. It is 0 where each message 
 however many scopes, filters or messages in flight there are, so that all of them together cost in
 proportion to their number. Where the number is the size of a message it is 1 at most.
 
-============================ ==========================================================
+============================== =========================================================
 `benchmarks.growth.growths`    what a growth is, and all of them
 `benchmarks.growth.receiving`  by scopes, filters, and the sizes of topic and payload
 `benchmarks.growth.publishing` by messages in flight or queued, and by the same sizes
 `benchmarks.growth.resending`  reconnecting, by the messages that are not confirmed
+`benchmarks.growth.runner`     the processes
 `benchmarks.growth.report`     the tables and the constants
-============================ ==========================================================
+============================== =========================================================
 
 `tests/test_growth.py` holds the same without a clock: it counts operations.
 """

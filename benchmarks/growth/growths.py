@@ -27,6 +27,12 @@ class Growth:
     """What has a constant cost; if it is no message, then the number is how many make one."""
 
 
+LEVELS: tuple[Literal[0, 1], ...] = (0, 1)
+SIZES = (64, 1024, 64 * 1024, 1024**2, 16 * 1024**2)
+LENGTHS = (10, 1_000, 10_000, 60_000)
+DEPTHS = (3, 100, 1_000, 10_000)
+PENDING = (16, 256, 4_096, 16_384)
+
 GROWTHS = (
     *(
         Growth(
@@ -36,6 +42,27 @@ GROWTHS = (
             10,
             partial(receiving.by_scopes, qos=qos),
         )
-        for qos in (0, 1)
+        for qos in LEVELS
+    ),
+    *(
+        Growth(
+            "filters",
+            f"receiving at QoS {qos} on {topics:,} topics, by topic filters of `subscribe`",
+            (1, 100, 10_000),
+            100,
+            partial(receiving.by_filters, qos=qos, topics=topics),
+        )
+        for qos in LEVELS
+        for topics in (1_000, 5_000)
+    ),
+    *(
+        Growth(
+            "filters",
+            f"receiving at QoS 1 on {topics:,} topics, by topic filters of one scope",
+            (1, 100, 1_000),
+            100,
+            partial(receiving.by_filters, qos=1, topics=topics, in_scope=True),
+        )
+        for topics in (1_000, 5_000)
     ),
 )

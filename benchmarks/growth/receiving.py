@@ -41,6 +41,28 @@ async def by_scopes(port: int, number: int, *, qos: trio_mqtt.QoS) -> float:
     return result
 
 
+async def by_ended_scopes(port: int, number: int) -> float:
+    """So many scopes are cancelled, of which none got a message; the time is that of a scope."""
+    entered = trio.Semaphore(0)
+
+    async def wait_in_scope(topic_filter: str) -> None:
+        async with client.open_subscription(topic_filter):
+            entered.release()
+            await trio.sleep_forever()
+
+    async with open_client(port) as client:
+        async with trio.open_nursery() as nursery:
+            for other in range(number):
+                nursery.start_soon(wait_in_scope, f"other/{other}/+")
+            for _ in range(number):
+                await entered.acquire()
+            began = time.perf_counter()
+            nursery.cancel_scope.cancel()
+        seconds = time.perf_counter() - began
+        await client.aclose()
+    return seconds / number * 1e6
+
+
 async def by_filters(
     port: int, number: int, *, qos: trio_mqtt.QoS, topics: int, in_scope: bool = False
 ) -> float:
