@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from . import receiving
+from . import publishing, receiving
 
 
 @attrs.frozen
@@ -64,5 +64,15 @@ GROWTHS = (
             partial(receiving.by_filters, qos=1, topics=topics, in_scope=True),
         )
         for topics in (1_000, 5_000)
+    ),
+    *(
+        Growth(
+            "in_flight",
+            f"publishing at QoS {qos}, by messages in flight",
+            (1, 10, 100, 1_000, 10_000),
+            100,
+            partial(publishing.by_in_flight, qos=qos),
+        )
+        for qos in publishing.LEVELS
     ),
 )
