@@ -75,4 +75,47 @@ GROWTHS = (
         )
         for qos in publishing.LEVELS
     ),
+    *(
+        Growth(
+            "payload",
+            f"{doing} at QoS {qos}, by bytes of payload",
+            SIZES,
+            1024,
+            partial(measure, qos=qos),
+            unit="byte",
+        )
+        for doing, measure in (
+            ("receiving", receiving.by_payload),
+            ("publishing", publishing.by_payload),
+        )
+        for qos in LEVELS
+    ),
+    *(
+        Growth(
+            "topic",
+            f"{doing} at QoS 1, by characters of the topic",
+            LENGTHS,
+            10,
+            partial(measure, qos=1),
+            unit="character",
+        )
+        for doing, measure in (
+            ("receiving", receiving.by_topic),
+            ("publishing", publishing.by_topic),
+        )
+    ),
+    *(
+        Growth(
+            "topic",
+            f"{doing} at QoS 1, by levels of the topic",
+            DEPTHS,
+            100,
+            partial(measure, qos=1),
+            unit="level",
+        )
+        for doing, measure in (
+            ("receiving", receiving.by_levels),
+            ("publishing", publishing.by_levels),
+        )
+    ),
 )
