@@ -118,4 +118,14 @@ GROWTHS = (
             ("publishing", publishing.by_levels),
         )
     ),
+    *(
+        Growth(
+            "queued",
+            f"enqueueing offline and connecting, at QoS {qos}, by messages",
+            (1, *PENDING),
+            256,
+            partial(publishing.by_queued, qos=qos),
+        )
+        for qos in publishing.LEVELS
+    ),
 )
