@@ -8,7 +8,7 @@ from typing import Literal
 
 import attrs
 
-from . import publishing, receiving
+from . import publishing, receiving, resending
 
 
 @attrs.frozen
@@ -32,6 +32,11 @@ SIZES = (64, 1024, 64 * 1024, 1024**2, 16 * 1024**2)
 LENGTHS = (10, 1_000, 10_000, 60_000)
 DEPTHS = (3, 100, 1_000, 10_000)
 PENDING = (16, 256, 4_096, 16_384)
+RESENT: tuple[tuple[str, resending.Levels], ...] = (
+    ("at QoS 1", (1,)),
+    ("at QoS 2 after PUBREC", (2,)),
+    ("at both", (1, 2)),
+)
 
 GROWTHS = (
     *(
@@ -74,6 +79,27 @@ GROWTHS = (
             partial(publishing.by_in_flight, qos=qos),
         )
         for qos in publishing.LEVELS
+    ),
+    *(
+        Growth(
+            "resends",
+            f"sending again {which}, by messages in flight, {where}",
+            PENDING,
+            256,
+            partial(measure, levels=levels),
+        )
+        for which, levels in RESENT
+        for where, measure in (
+            ("in memory", resending.volatile),
+            ("in SQLite", resending.durable),
+        )
+    ),
+    Growth(
+        "resends",
+        "adopting from SQLite, by messages at QoS 1, without a connection",
+        PENDING,
+        256,
+        partial(resending.adopting, levels=(1,)),
     ),
     *(
         Growth(
