@@ -154,4 +154,32 @@ GROWTHS = (
         )
         for qos in publishing.LEVELS
     ),
+    Growth(
+        "ends",
+        "leaving the client, by messages at QoS 1 that it waits for",
+        PENDING,
+        256,
+        publishing.by_left_open,
+    ),
+    Growth(
+        "ends",
+        "`flush`, by messages at QoS 1 that it waits for",
+        PENDING,
+        256,
+        partial(publishing.by_left_open, flush=True),
+    ),
+    Growth(
+        "ends",
+        "cancelling scopes, by scopes (each counts as a message)",
+        (10, 100, 1_000, 5_000),
+        100,
+        receiving.by_ended_scopes,
+    ),
+    Growth(
+        "tasks",
+        "publishing at QoS 1, by tasks that wait for room",
+        (100, 1_000, 10_000),
+        1_000,
+        publishing.by_tasks,
+    ),
 )
