@@ -12,8 +12,9 @@ routes and checks nothing. Two topic filters make it do more:
 - ``rotate/WINDOW/SIZE/TOPICS/FILTERS`` does the same on as many topics as it says, one after the
   other: see `rotated_topic`. They match as many topic filters.
 
-To a PUBLISH at QoS 0 on ``hold/COUNT`` it confirms nothing more, neither PUBLISH at QoS 1 nor
-PUBREL, and closes the connection once it owes so many confirmations.
+After a PUBLISH at QoS 0 on ``keep/COUNT`` it keeps back so many confirmations, the latest ones, to
+PUBLISH at QoS 1 and to PUBREL. After one on ``hold/COUNT`` it confirms nothing more, and closes the
+connection once it owes so many.
 
 All that one read brought is answered by one write, and `packets.split` takes no step for each
 packet, so what it costs is the system calls.
@@ -95,6 +96,10 @@ class Service:
         self._burst = b""
         self._hold: int | None = None
         """How many confirmations to owe."""
+        self._keep = 0
+        """How many confirmations to keep back,"""
+        self._kept = b""
+        """and those that are."""
 
     def run(self) -> None:
         """Answers until DISCONNECT, or the end."""
@@ -129,16 +134,34 @@ class Service:
         match run.first_byte:
             case p.SUBSCRIBE:
                 return self._subscribe(run.data)
-            case p.PUBLISH_0 if (topic := p.topic_of(run.data)).startswith(b"hold/"):
-                self._hold = int(topic.removeprefix(b"hold/"))
+            case p.PUBLISH_0:
+                self._obey(p.topic_of(run.data))
                 return b""
             case p.PUBACK | p.PUBCOMP if self._load is not None:
                 return self._load.run(identifiers(run))
             case p.PUBLISH_1 | p.PUBREL if self._hold is not None:
                 self._hold = max(0, self._hold - len(run))
                 return b""
+            case p.PUBLISH_1 | p.PUBREL if self._keep:
+                return self._keep_back(answer(run))
             case _:
                 return answer(run)
+
+    def _obey(self, topic: bytes) -> None:
+        match topic.split(b"/"):
+            case [b"hold", count]:
+                self._hold = int(count)
+            case [b"keep", count]:
+                self._keep = int(count)
+            case _:
+                pass
+
+    def _keep_back(self, confirmations: bytes) -> bytes:
+        """Exchanges them for those that it is time for."""
+        kept = self._kept + confirmations
+        due = max(0, len(kept) - self._keep * p.ANSWER_SIZE)
+        self._kept = kept[due:]
+        return kept[:due]
 
     def _subscribe(self, packet: bytes) -> bytes:
         """SUBACK, and what begins behind it."""
