@@ -209,7 +209,7 @@ def bench(session: nox.Session) -> None:
         return
     for work in ("receive", "publish", "durable", "connect", "latency", "memory"):
         session.run("python", "-m", "benchmarks", work, "--json", f"build/{work}.json")
-    session.run("python", "-m", "benchmarks.scopes")
+    session.run("python", "-m", "benchmarks.growth")
 
 
 @nox.session

@@ -20,7 +20,7 @@ to choose from. What makes it fair:
 `benchmarks.connecting` connections, made and ended
 `benchmarks.latency`    round trips through mosquitto
 `benchmarks.memory`     what idle clients take, and one large message
-`benchmarks.scopes`     receiving, by the number of open scopes; a command of its own
+`benchmarks.growth`     how the cost of a message grows; a command of its own
 `benchmarks.works`      what a work is: its cells, its contenders, its figures
 `benchmarks.runner`     runs the processes
 `benchmarks.other_ends` starts what the clients connect to

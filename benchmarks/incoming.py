@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from . import packets as p
 
 READ_SIZE = 256 * 1024
-BEGINNING = 256
-"""Bytes of a large packet that are kept. They contain header, topic, and packet identifier."""
+BEGINNING = 16
+"""Bytes that contain the header of a packet, and the length of the topic."""
+PUBLISH = p.PUBLISH_0 >> 4
 
 
 class Incoming:
     """Reads, and keeps what is not complete.
 
-    A large packet is a run of its first bytes alone, which have all that an answer needs: copying
+    A large PUBLISH is a run of its first bytes alone, which have all that an answer needs: copying
     it would take more time than receiving it does. So would a new buffer for each read.
     """
 
@@ -40,7 +41,7 @@ class Incoming:
         if self._missing:
             return
         if skipped:
-            yield p.Run(self._rest[0], len(self._rest), self._rest)
+            yield p.Run(self._rest[0] & ~p.DUP, len(self._rest), self._rest)
             self._rest = b""
         yield from self._take(self._rest + self._buffer[skipped:size])
 
@@ -51,6 +52,8 @@ class Incoming:
             yield run
         self._rest = data[used:]
         size = p.packet_size(self._rest[:5])
-        if size >= p.LARGE and len(self._rest) >= BEGINNING:
-            self._missing = size - len(self._rest)
-            self._rest = self._rest[:BEGINNING]
+        if size >= p.LARGE and len(self._rest) >= BEGINNING and self._rest[0] >> 4 == PUBLISH:
+            needed = p.identifier_offset(self._rest) + 2
+            if len(self._rest) >= needed:
+                self._missing = size - len(self._rest)
+                self._rest = self._rest[:needed]

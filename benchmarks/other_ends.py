@@ -19,9 +19,19 @@ DAEMONS = "/usr/sbin:/usr/local/sbin"
 """Where daemons are, often without being in PATH."""
 
 
+def peer(_: Path) -> AbstractContextManager[int]:
+    """The benchmark's own, which serves one connection after the other."""
+    return running_peer()
+
+
+def peer_for_many(_: Path) -> AbstractContextManager[int]:
+    """The same, which serves all connections at once."""
+    return running_peer("--together")
+
+
 @contextmanager
-def peer(_: Path, *arguments: str) -> Generator[int, None, None]:
-    """The benchmark's own. Yields its port."""
+def running_peer(*arguments: str) -> Generator[int, None, None]:
+    """Yields its port."""
     command = [sys.executable, "-m", "benchmarks.peer", *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         try:
@@ -29,11 +39,6 @@ def peer(_: Path, *arguments: str) -> Generator[int, None, None]:
             yield int(process.stdout.readline())
         finally:
             process.terminate()
-
-
-def peer_for_many(directory: Path) -> AbstractContextManager[int]:
-    """The same, which serves all connections at once."""
-    return peer(directory, "--together")
 
 
 @contextmanager

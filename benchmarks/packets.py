@@ -1,8 +1,9 @@
 """The few packets of MQTT 3.1.1 that a load consists of, taken apart by stride.
 
-All PUBLISH packets of a load have one size, and its other packets have four bytes. So one look
-at every n-th byte tells how many of a kind follow one another, and two slices are their packet
-identifiers: no step is taken for each packet, which is what makes the peer faster than any client.
+All PUBLISH packets of a load have one size, and its other packets have four bytes, but SUBSCRIBE
+and UNSUBSCRIBE, which are taken one by one. So one look at every n-th byte tells how many of a kind
+follow one another, and two slices are their packet identifiers: no step is taken for each packet,
+which is what makes the peer faster than any client.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from typing import NamedTuple
 
 CONNACK = b"\x20\x02\x00\x00"
 PINGRESP = b"\xd0\x00"
-SUBACK = b"\x90\x03"
-"""Before the packet identifier, and the return code of one topic filter."""
 DISCONNECT = b"\xe0\x00"
 
 CONNECT = 0x10
@@ -26,7 +25,12 @@ PUBREC = 0x50
 PUBREL = 0x62
 PUBCOMP = 0x70
 SUBSCRIBE = 0x82
+SUBACK = 0x90
+UNSUBSCRIBE = 0xA2
+UNSUBACK = 0xB0
 PINGREQ = 0xC0
+DUP = 0x08
+"""Of PUBLISH. Nothing else has this bit in its first byte."""
 
 ANSWER_SIZE = 4
 """Of PUBACK, PUBREC, PUBREL and PUBCOMP: two bytes of header and a packet identifier."""
@@ -40,6 +44,7 @@ class Run(NamedTuple):
     """Packets of one kind that follow one another."""
 
     first_byte: int
+    """Of each, without `DUP`."""
     size: int
     """In bytes, of each."""
     data: bytes
@@ -68,12 +73,15 @@ def packet_size(data: bytes) -> int:
     return 0
 
 
+def topic_of(publish: bytes) -> bytes:
+    """That of the PUBLISH at the beginning."""
+    at = _body(publish) + 2
+    return publish[at : at + int.from_bytes(publish[at - 2 : at], "big")]
+
+
 def identifier_offset(publish: bytes) -> int:
     """Where a PUBLISH of QoS 1 or 2 has its packet identifier."""
-    header = 1
-    while publish[header] >= 0x80:
-        header += 1
-    topic = header + 1
+    topic = _body(publish)
     return topic + 2 + int.from_bytes(publish[topic : topic + 2], "big")
 
 
@@ -81,19 +89,19 @@ def split(data: bytes) -> Iterator[Run]:
     """The packets, in runs. What is left over, part of a packet, is the caller's to keep."""
     start = 0
     while (size := packet_size(data[start : start + 5])) and start + size <= len(data):
-        whole = (len(data) - start) // size * size
+        alone = data[start] in {SUBSCRIBE, UNSUBSCRIBE}
+        alike = 1 if alone else (len(data) - start) // size
+        whole = alike * size
         firsts = data[start : start + whole : size]
         count = len(firsts) - len(firsts.lstrip(firsts[:1]))
         end = start + count * size
-        yield Run(firsts[0], size, data[start:end])
+        yield Run(firsts[0] & ~DUP, size, data[start:end])
         start = end
 
 
-def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
-    """A PUBLISH, with the packet identifier 0 if it has one."""
-    identifier = bytes(2 if qos else 0)
-    body = len(topic).to_bytes(2, "big") + topic + identifier + b"x" * payload_size
-    header = bytearray((PUBLISH_0 + 2 * qos,))
+def packet(first_byte: int, body: bytes) -> bytes:
+    """A packet of any kind and length."""
+    header = bytearray((first_byte,))
     length = len(body)
     while length >= 0x80:
         header.append(length & 0x7F | 0x80)
@@ -102,16 +110,27 @@ def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
     return bytes(header) + body
 
 
+def publish_template(qos: int, topic: bytes, payload_size: int) -> bytes:
+    """A PUBLISH, with the packet identifier 0 if it has one."""
+    identifier = bytes(2 if qos else 0)
+    body = len(topic).to_bytes(2, "big") + topic + identifier + b"x" * payload_size
+    return packet(PUBLISH_0 + 2 * qos, body)
+
+
 def publish_run(template: bytes, identifiers: bytes) -> bytes:
     """A PUBLISH for each packet identifier, of two bytes."""
-    size, at = len(template), identifier_offset(template)
-    if size >= LARGE:
+    if len(template) >= LARGE:
         each = [identifiers[i : i + 2] for i in range(0, len(identifiers), 2)]
         return b"".join([_large_publish(template, identifier) for identifier in each])
     data = bytearray(template) * (len(identifiers) // 2)
+    put_identifiers(data, len(template), identifier_offset(template), identifiers)
+    return bytes(data)
+
+
+def put_identifiers(data: bytearray, size: int, at: int, identifiers: bytes) -> None:
+    """Gives packet identifiers, of two bytes, to packets of one size, in that place of each."""
     data[at::size] = identifiers[::2]
     data[at + 1 :: size] = identifiers[1::2]
-    return bytes(data)
 
 
 @lru_cache(maxsize=16)
@@ -125,3 +144,32 @@ def subscribe(topic_filter: bytes, qos: int) -> bytes:
     """A SUBSCRIBE with the packet identifier 1. The filter is short."""
     body = b"\0\1" + len(topic_filter).to_bytes(2, "big") + topic_filter + bytes((qos,))
     return bytes((SUBSCRIBE, len(body))) + body
+
+
+def requests(subscribe: bytes) -> Iterator[tuple[bytes, int]]:
+    """The topic filters of a SUBSCRIBE, each with its QoS."""
+    at = _body(subscribe) + 2
+    while at < len(subscribe):
+        end = at + 2 + int.from_bytes(subscribe[at : at + 2], "big")
+        yield subscribe[at + 2 : end], subscribe[end]
+        at = end + 1
+
+
+def suback(subscribe: bytes, return_codes: bytes) -> bytes:
+    """The answer to a SUBSCRIBE."""
+    at = _body(subscribe)
+    return packet(SUBACK, subscribe[at : at + 2] + return_codes)
+
+
+def unsuback(unsubscribe: bytes) -> bytes:
+    """The answer to an UNSUBSCRIBE."""
+    at = _body(unsubscribe)
+    return packet(UNSUBACK, unsubscribe[at : at + 2])
+
+
+def _body(packet: bytes) -> int:
+    """Where it begins, behind the header."""
+    header = 1
+    while packet[header] >= 0x80:
+        header += 1
+    return header + 1

@@ -8,96 +8,19 @@ longer near is to be lowered.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 import trio
 
 import trio_mqtt
-from benchmarks import packets, peer
 from trio_mqtt import Client, QoS
 
 from .disturbed import repeatable
+from .loopback import Loopback, Operations
 
-PACKAGE = str(Path(trio_mqtt.__file__).parent)
 MESSAGES = 500
 TASKS = 100
-
-
-class Loopback(trio.abc.Stream):
-    """A connection to a broker that answers at once, and does nothing else."""
-
-    def __init__(self) -> None:
-        self._inbound = bytearray()
-        self._delivered = 0
-        self._ended = False
-        self._arrived = trio.lowlevel.ParkingLot()
-
-    def deliver(self, count: int, qos: QoS) -> None:
-        """As many messages, all of them at once."""
-        template = packets.publish_template(qos, b"topic", 64)
-        if qos:
-            numbers = range(self._delivered + 1, self._delivered + count + 1)
-            identifiers = b"".join(number.to_bytes(2, "big") for number in numbers)
-            self._inbound += packets.publish_run(template, identifiers)
-            self._delivered += count
-        else:
-            self._inbound += template * count
-        self._arrived.unpark_all()
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await trio.lowlevel.checkpoint()
-        for run in packets.split(bytes(data)):
-            self._inbound += _answer(run)
-            self._ended |= run.data == packets.DISCONNECT
-        self._arrived.unpark_all()
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        while not (self._inbound or self._ended):
-            await self._arrived.park()
-        data = bytes(self._inbound[:max_bytes])
-        del self._inbound[: len(data)]
-        return data
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-def _answer(run: packets.Run) -> bytes:
-    match run.first_byte:
-        case packets.SUBSCRIBE:
-            return packets.SUBACK + run.data[2:4] + b"\2"
-        case packets.PUBACK | packets.PUBCOMP:
-            return b""
-        case _:
-            return b"" if run.data == packets.DISCONNECT else peer.answer(run)
-
-
-class Operations:
-    """Counts the calls into the package, and those that it makes, while it is entered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> None:
-        sys.setprofile(self._note)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        caller = frame if event == "c_call" else frame.f_back
-        ours = caller is not None and caller.f_code.co_filename.startswith(PACKAGE)
-        if event in ("call", "c_call"):
-            self.count += ours or frame.f_code.co_filename.startswith(PACKAGE)
 
 
 async def receive(client: Client, loopback: Loopback, qos: QoS, count: int) -> None:

@@ -105,7 +105,7 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             raise trio.EndOfChannel("the client ended") from None
 
     async def __anext__(self) -> Message:
-        """As `receive`, which costs a little more, and the end of the channel ends the iteration."""
+        """As `receive`, at less cost, and the end of the channel ends the iteration."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._current is not None:
             self.acknowledge()

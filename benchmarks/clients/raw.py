@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from benchmarks import packets as p
 from benchmarks.incoming import Incoming
 from benchmarks.job import TOPIC, Job, Meter, Sample
-from benchmarks.peer import answer, burst, identifiers
+from benchmarks.peer import BURST, answer, identifiers
 from benchmarks.trips import Trips
 
 VERSIONS = {"Python": platform.python_version()}
@@ -86,7 +86,7 @@ class Flood:
     def __init__(self, connection: socket.socket, job: Job) -> None:
         self._connection = connection
         message = p.publish_template(0, TOPIC.encode(), job.payload_size)
-        self._count = burst(message)
+        self._count = max(1, BURST // len(message))
         self._burst = message * self._count
         self.meter = Meter()
 
