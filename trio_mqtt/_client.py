@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Literal
@@ -27,6 +28,9 @@ from ._supervisor import Supervisor
 DISCONNECT_MOST = 10.0
 """Seconds that an end by DISCONNECT may take, which cannot be cancelled, if `pause_timeout` is
 longer or infinite."""
+LOOKS = 20
+"""How often in `pause_timeout` `aclose` looks whether what it waits for gets on: that takes time in
+proportion to what is left."""
 
 
 class Client:
@@ -220,15 +224,17 @@ class Client:
             ClientClosed: the client was closed.
         """
         supervisor, session = self._supervisor, self._session
-        unsent: list[Transfer] = session.waiting()
+        unsent = deque[Transfer](session.waiting())
         outbox: Outbox | None = None
         target = 0
         await trio.lowlevel.checkpoint()
         while True:
             supervisor.check_open()
-            still = [transfer for transfer in unsent if transfer.is_waiting]
-            if outbox is not session.outbox or len(still) < len(unsent):
-                outbox, unsent = session.outbox, still
+            before = len(unsent)
+            while unsent and not unsent[0].is_waiting:  # so that none is looked at twice
+                unsent.popleft()
+            if outbox is not session.outbox or len(unsent) < before:
+                outbox = session.outbox
                 target = 0 if outbox is None else outbox.queued
             if supervisor.connection is None or outbox is None:
                 await supervisor.wait_changed()
@@ -510,14 +516,13 @@ class Client:
     async def _drain(self) -> None:
         """Waits for what was accepted so far, as long as it gets on."""
         supervisor, remainder = self._supervisor, Remainder(self._session)
-        progress = remainder.progress()
-        while not (remainder.is_done or supervisor.is_ending):
-            with trio.move_on_after(supervisor.settings.pause_timeout) as scope:
-                while remainder.progress() == progress and not supervisor.is_ending:
+        progress, looks = remainder.progress(), 0
+        while not (remainder.is_done or supervisor.is_ending) and looks < LOOKS:
+            with trio.move_on_after(supervisor.settings.pause_timeout / LOOKS):
+                while not (remainder.is_done or supervisor.is_ending):
                     await supervisor.wait_progress()
-            if scope.cancelled_caught:
-                break
-            progress = remainder.progress()
+            before, progress = progress, remainder.progress()
+            looks = looks + 1 if progress == before else 0
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""

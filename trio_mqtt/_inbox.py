@@ -196,6 +196,9 @@ class Inbox:
         Arguments:
             yield_: whether that at QoS 0 gives way here.
         """
+        entries = list(entries)
+        if not entries:
+            return
         ordered: list[_Entry] = list(self.queue)
         present = {number for number, _ in self.entries()}
         for number, arrival in entries:

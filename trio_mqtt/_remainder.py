@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from ._requests import Stage, Transfer
 from ._session import SessionState
 
@@ -17,21 +19,25 @@ class Remainder:
     def __init__(self, session: SessionState) -> None:
         self._session = session
         self._durable = session.journal is not None
-        self._transfers = session.storing() if self._durable else session.unconfirmed_transfers()
+        transfers = session.storing() if self._durable else session.unconfirmed_transfers()
+        self._transfers = deque(transfers)
         self._outbox = session.outbox
         self._target = 0 if self._outbox is None else self._outbox.queued
 
     @property
     def is_done(self) -> bool:
         """Whether all is confirmed or stored, or at QoS 0 written or lost with its connection."""
-        return not any(map(self._counts, self._transfers)) and self._written() >= self._target
+        transfers = self._transfers
+        while transfers and not self._counts(transfers[0]):  # so that none is looked at twice
+            transfers.popleft()
+        return not transfers and self._written() >= self._target
 
     def _counts(self, transfer: Transfer) -> bool:
         return transfer.is_open and not (self._durable and transfer.stored)
 
     def progress(self) -> tuple[int, int, int]:
-        """Something that changes as it gets on."""
-        self._transfers = list(filter(self._counts, self._transfers))
+        """Something that changes as it gets on. It takes time in proportion to what is left."""
+        self._transfers = deque(filter(self._counts, self._transfers))
         released = sum(transfer.stage is Stage.RELEASED for transfer in self._transfers)
         return len(self._transfers), released, self._written()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -18,8 +19,8 @@ class Turns(Generic[_T]):
     """
 
     def __init__(self) -> None:
-        self.waiting: dict[_Turn[_T], None] = {}
-        """In order."""
+        self.waiting = OrderedDict[_Turn[_T], None]()
+        """In order. In a plain dict the first takes the longer to find, the more were before it."""
 
     async def wait(self, act: Callable[[], _T]) -> _T:
         """Waits until there is room and `act` was called. Cancelled, it will not be.
@@ -40,13 +41,12 @@ class Turns(Generic[_T]):
     def serve(self, has_room: Callable[[], bool]) -> None:
         """There may be room: serves the first of them, and those behind, as far as it goes."""
         while self.waiting and has_room():
-            turn = next(iter(self.waiting))
-            del self.waiting[turn]
+            turn, _ = self.waiting.popitem(last=False)
             turn.take()
 
     def fail(self, error: Callable[[], Exception]) -> None:
         """There will be no room: each of them raises what `error` makes."""
-        waiting, self.waiting = self.waiting, {}
+        waiting, self.waiting = self.waiting, OrderedDict()
         for turn in waiting:
             turn.give_up(error())
 

@@ -49,6 +49,8 @@ class Unclaimed:
         self._orphans: dict[str, float] = {}
         """Until when what matches the filters of consumers that failed is kept back."""
         self._orphaned: Trie[str] = Trie()
+        self._sweep_at = 0
+        """How many of them there are when those that are overdue are removed."""
         self._taken = 0
         self._used_until = -math.inf
         self._online = False
@@ -120,10 +122,12 @@ class Unclaimed:
     def orphan(self, topic_filters: Iterable[str]) -> None:
         """A consumer of these failed, and may be about to come back."""
         now = trio.current_time()
-        for topic_filter, deadline in list(self._orphans.items()):
-            if deadline <= now:
-                del self._orphans[topic_filter]
-                self._orphaned.discard(topic_filter, topic_filter)
+        if len(self._orphans) >= self._sweep_at:
+            for topic_filter, deadline in list(self._orphans.items()):
+                if deadline <= now:
+                    del self._orphans[topic_filter]
+                    self._orphaned.discard(topic_filter, topic_filter)
+            self._sweep_at = 2 * len(self._orphans) + 100
         for topic_filter in topic_filters:
             self._orphans[topic_filter] = now + self._wait
             self._orphaned.add(topic_filter, topic_filter)
