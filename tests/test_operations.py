@@ -61,7 +61,7 @@ async def operations(act: Act, qos: QoS, count: int) -> int:
 BOUNDS: dict[tuple[Act, QoS], int] = {
     (receive, 0): 23,
     (receive, 1): 41,
-    (receive, 2): 54,
+    (receive, 2): 57,
     (publish, 0): 20,
     (publish, 1): 136,
     (publish, 2): 237,

@@ -105,7 +105,12 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             raise trio.EndOfChannel("the client ended") from None
 
     async def __anext__(self) -> Message:
-        """As `receive`, at less cost, and the end of the channel ends the iteration."""
+        """As `receive`, at less cost, and the iteration ends when the client does.
+
+        Raises:
+            SubscribeError, MessagesMissed, trio.ClosedResourceError, trio.BusyResourceError: as
+                `receive`.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._current is not None:
             self.acknowledge()
