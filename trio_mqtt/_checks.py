@@ -15,7 +15,12 @@ class Checks:
     """Those of one client, which remember the topics that are in use."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self._allowed = {
+            0,
+            *([1] if limits.at_least_once_max else []),
+            *([2] if limits.exactly_once_max else []),
+        }
+        """The levels that are not disabled."""
         self._valid_topics: set[str] = set()
 
     def publish(self, topic: str, payload: p.Payload, qos: int, *, retain: bool) -> bytes:
@@ -28,11 +33,9 @@ class Checks:
                 self._valid_topics.clear()
             if len(topic) <= _CACHED_TOPIC_LENGTH:
                 self._valid_topics.add(topic)
-        if qos or type(qos) is not int:
-            if type(qos) is not int or qos > 2 or qos < 0:
-                p.require_qos(qos)
-            limits = self._limits
-            if qos and not (limits.at_least_once_max if qos == 1 else limits.exactly_once_max):
+        if type(qos) is not int or qos not in self._allowed:
+            p.require_qos(qos)
+            if qos not in self._allowed:
                 raise Denied(f"QoS {qos} was disabled, by a maximum of 0")
         data = payload if type(payload) is bytes else p.payload_bytes(payload)
         if len(data) > p.MAX_PAYLOAD_BYTES:

@@ -51,6 +51,8 @@ class Client:
         self._was_cut_short = False
         """Whether `aclose` ended it."""
         self._checks = Checks(supervisor.settings.limits)
+        self._queued = supervisor.bells.writer.set
+        """Something is in the outbox."""
 
     def __repr__(self) -> str:
         supervisor = self._supervisor
@@ -128,7 +130,7 @@ class Client:
 
     def _hand_over(self, topic: str, data: bytes, *, retain: bool) -> None:
         self._session.publish_at_most_once(topic, data, retain=retain)
-        self._supervisor.queued()
+        self._queued()
 
     async def enqueue(
         self, topic: str, payload: p.Payload, *, qos: Literal[1, 2] = 1, retain: bool = False

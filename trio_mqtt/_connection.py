@@ -74,14 +74,14 @@ class Wakeup:
     """Wakes the tasks that wait for work, mostly one. Without any, the next wait ends at once."""
 
     def __init__(self) -> None:
-        self._tasks: list[trio.lowlevel.Task] = []
+        self.waiting: list[trio.lowlevel.Task] = []
         self._due = False
 
     def set(self) -> None:
-        if self._tasks:
-            for task in self._tasks:
+        if self.waiting:
+            for task in self.waiting:
                 trio.lowlevel.reschedule(task)
-            self._tasks.clear()
+            self.waiting.clear()
         else:
             self._due = True
 
@@ -91,10 +91,10 @@ class Wakeup:
             task = trio.lowlevel.current_task()
 
             def abort(_: object) -> trio.lowlevel.Abort:
-                self._tasks.remove(task)
+                self.waiting.remove(task)
                 return trio.lowlevel.Abort.SUCCEEDED
 
-            self._tasks.append(task)
+            self.waiting.append(task)
             await trio.lowlevel.wait_task_rescheduled(abort)
         self._due = False
 

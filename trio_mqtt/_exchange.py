@@ -20,7 +20,8 @@ _MOST_INTERRUPTIONS = 100
 class Demand:
     """How many tasks need the reader to go on, even with the application's buffer full.
 
-    A task that awaits an answer inside its message loop would otherwise wait for ever.
+    A task that awaits an answer inside its message loop would otherwise wait for ever. The reader
+    looks at the count right before it waits, so that nothing has to be kept for one that does not.
     """
 
     def __init__(self, reader: Wakeup) -> None:
@@ -34,12 +35,14 @@ class Demand:
     def begin(self) -> None:
         """One more does."""
         self._count += 1
-        self.reader.set()
+        if self.reader.waiting:
+            self.reader.set()
 
     def end(self) -> None:
         """One less does."""
         self._count -= 1
-        self.reader.set()
+        if self.reader.waiting:
+            self.reader.set()
 
     async def park(self, lot: trio.lowlevel.ParkingLot) -> None:
         """Waits in `lot`, and counts."""

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, final
 
+import attrs
 import trio
 
 from ._bounds import Buffer, Overflow
@@ -31,7 +32,18 @@ LOW_WATER = 0.75
 Arrival: TypeAlias = Message | Delivery
 Entry: TypeAlias = tuple[int, Arrival]
 """The number of the arrival, and what arrived."""
-_Entry: TypeAlias = tuple[int, Arrival | MQTTError]
+
+
+@final
+@attrs.frozen
+class Failure:
+    """What is raised in the application, between two messages."""
+
+    error: MQTTError
+
+
+_Place: TypeAlias = tuple[int, Arrival | Failure, int]
+"""In the queue: the same, or a failure behind it, and how many bytes that is."""
 
 
 class Full:
@@ -98,10 +110,10 @@ class Inbox:
         """The number of the first arrival that it gets by itself."""
         self._earlier: set[int] = set()
         """The arrivals before it was opened that it got all the same."""
-        self.queue: deque[_Entry] = deque()
-        """What waits to be taken: messages, and errors between them."""
-        self._errors = 0
-        """How many of those are errors."""
+        self.queue: deque[_Place] = deque()
+        """What waits to be taken: messages, and failures between them."""
+        self._failures = 0
+        """How many of those are failures."""
         self._bytes = 0
         self._shares: dict[int, int] = {}
         """By number of the arrival, how many more came back of it than the one that waits."""
@@ -126,7 +138,7 @@ class Inbox:
         """Messages that never got to the application, though it was there."""
 
     def __len__(self) -> int:
-        return len(self.queue) - self._errors
+        return len(self.queue) - self._failures
 
     @property
     def payload_bytes(self) -> int:
@@ -156,23 +168,29 @@ class Inbox:
             and self._bytes - self._yielding_bytes <= self._bounds.bytes * LOW_WATER
         )
 
-    def put(self, number: int, arrival: Arrival, *, yields: bool = False) -> None:
+    def put(self, number: int, arrival: Arrival, size: int, *, yields: bool = False) -> None:
         """Takes in what arrived last, or gives it up, or something that yields to it.
 
         It is given up where the second bound allows no more.
+
+        Arguments:
+            number: of the arrival.
+            arrival: what arrived.
+            size: as `payload_size` says.
+            yields: whether it is to yield, as at QoS 0 also without this where the inbox drops.
         """
         special = self.closed or self._is_full or self._drops or yields or self._yielding
-        if special and not self._make_way(number, arrival, yields=yields):
+        if special and not self._make_way(number, arrival, size, yields=yields):
             return
         queue = self.queue
-        queue.append((number, arrival))
-        self._bytes += len(arrival.payload) if type(arrival) is Message else _size(arrival)
+        queue.append((number, arrival, size))
+        self._bytes += size
         if len(queue) > self._mark or self._bytes > self._bytes_mark:
             self._note_growth()
         if self._waiters:
             self.wake_one()
 
-    def _make_way(self, number: int, arrival: Arrival, *, yields: bool) -> bool:
+    def _make_way(self, number: int, arrival: Arrival, size: int, *, yields: bool) -> bool:
         """Gives up what yields, as far as there is need; False if that is the arrival itself."""
         if self.closed:
             self._give_up(arrival)
@@ -187,7 +205,7 @@ class Inbox:
             self._missed(len(self.queue), 1, number)
             return False
         if yields:
-            self._note_yielding(number, arrival)
+            self._note_yielding(number, size)
         return True
 
     def insert(self, entries: Iterable[Entry], *, yield_: bool = False) -> None:
@@ -199,20 +217,21 @@ class Inbox:
         entries = list(entries)
         if not entries:
             return
-        ordered: list[_Entry] = list(self.queue)
+        ordered: list[_Place] = list(self.queue)
         present = {number for number, _ in self.entries()}
         for number, arrival in entries:
             if number in present:
                 self._shares[number] = self._shares.get(number, 0) + 1
                 continue
             present.add(number)
-            ordered.append((number, arrival))
+            size = payload_size(arrival)
+            ordered.append((number, arrival, size))
             if number < self.opened_at:
                 self._earlier.add(number)
             if isinstance(arrival, Message) and (yield_ or self._drops):
-                self._note_yielding(number, arrival)
-            self._bytes += _size(arrival)
-        ordered.sort(key=_place)
+                self._note_yielding(number, size)
+            self._bytes += size
+        ordered.sort(key=_order)
         self.queue = deque(ordered)
         self._note_growth()
         while self._yielding and self._is_beyond_bound():
@@ -223,26 +242,27 @@ class Inbox:
     def remove(self, wanted: set[int], *, whole: bool = True) -> list[Entry]:
         """Takes these arrivals out of it: all shares of each, or one."""
         removed: list[Entry] = []
-        kept: deque[_Entry] = deque()
-        for number, item in self.queue:
-            if number not in wanted or isinstance(item, MQTTError):
-                kept.append((number, item))
+        kept: deque[_Place] = deque()
+        for place in self.queue:
+            number, item, size = place
+            if number not in wanted or type(item) is Failure:
+                kept.append(place)
                 continue
             more = self._shares.pop(number, 0)
             removed.append((number, item))
             if more and not whole:
-                kept.append((number, item))
+                kept.append(place)
                 self._shares[number] = more - 1
             else:
                 removed += [(number, item)] * more
-                self._uncount(number, item)
+                self._uncount(number, size)
         self.queue = kept
         self._relieve()
         return removed
 
     def entries(self) -> list[Entry]:
         """What waits."""
-        return [(number, item) for number, item in self.queue if not isinstance(item, MQTTError)]
+        return [(number, item) for number, item, _ in self.queue if type(item) is not Failure]
 
     def no_longer_yields(self, numbers: Iterable[int]) -> None:
         """These count from now on, as somebody wants them."""
@@ -252,8 +272,8 @@ class Inbox:
 
     def put_error(self, number: int, error: MQTTError) -> None:
         """Has `error` raised in the application, at this place of the stream."""
-        self.queue.append((number, error))
-        self._errors += 1
+        self.queue.append((number, Failure(error), 0))
+        self._failures += 1
         self.wake_one()
 
     def session_lost(self, number: int) -> None:
@@ -277,7 +297,7 @@ class Inbox:
         """The application took it, was not done with it, and nobody can have it now."""
         self.given_up += 1
         self._claims.release(delivery)
-        later = (index for index, (other, _) in enumerate(self.queue) if other > number)
+        later = (index for index, (other, *_) in enumerate(self.queue) if other > number)
         self._missed(next(later, len(self.queue)), 1, number)
 
     def end(self) -> None:
@@ -290,7 +310,7 @@ class Inbox:
         entries = self.remove({number for number, _ in self.entries()})
         self.closed = True
         self.queue.clear()
-        self._errors = 0
+        self._failures = 0
         self._full.discard(self)
         self.wake_all()
         return entries
@@ -339,14 +359,11 @@ class Inbox:
         Raises:
             MQTTError: there was an error in its place.
         """
-        number, item = self.queue.popleft()
-        if type(item) is Message:
-            self._bytes -= len(item.payload)
-        elif isinstance(item, MQTTError):
-            self._errors -= 1
-            raise item
-        else:
-            self._bytes -= _size(item)
+        number, item, size = self.queue.popleft()
+        if type(item) is Failure:
+            self._failures -= 1
+            raise item.error
+        self._bytes -= size
         self.taken += 1
         if self._yielding:
             self._yielding_bytes -= self._yielding.pop(number, 0)
@@ -377,14 +394,14 @@ class Inbox:
         self._bytes_mark = min(self.most_bytes, bounds.bytes - 1)
         self._note_full()
 
-    def _uncount(self, number: int, arrival: Arrival) -> None:
-        self._bytes -= _size(arrival)
+    def _uncount(self, number: int, size: int) -> None:
+        self._bytes -= size
         if self._yielding:
             self._yielding_bytes -= self._yielding.pop(number, 0)
 
-    def _note_yielding(self, number: int, arrival: Arrival) -> None:
-        self._yielding[number] = _size(arrival)
-        self._yielding_bytes += _size(arrival)
+    def _note_yielding(self, number: int, size: int) -> None:
+        self._yielding[number] = size
+        self._yielding_bytes += size
 
     def _is_at_bound(self) -> bool:
         return len(self) >= self._bounds.messages or self._bytes >= self._bounds.bytes
@@ -419,13 +436,13 @@ class Inbox:
         """Gives up the oldest that yields, or the newest."""
         places = range(len(self.queue))
         for index in reversed(places) if newest else places:
-            number, item = self.queue[index]
+            number, item, size = self.queue[index]
             if number in self._yielding and isinstance(item, Message):
                 break
         else:
             raise AssertionError("what yields is in the buffer")
         del self.queue[index]
-        self._uncount(number, item)
+        self._uncount(number, size)
         self._give_up(item)
         self._missed(index, 1, number)
 
@@ -444,18 +461,19 @@ class Inbox:
         entries = self.queue
         for place in (index - 1, index):
             item = entries[place][1] if 0 <= place < len(entries) else None
-            if isinstance(item, MessagesMissed):
-                given_up += item.given_up
-                session_lost = session_lost or item.session_lost
+            if isinstance(item, Failure) and isinstance(item.error, MessagesMissed):
+                given_up += item.error.given_up
+                session_lost = session_lost or item.error.session_lost
                 merged = MessagesMissed(given_up, session_lost=session_lost)
-                entries[place] = (entries[place][0], merged)
+                entries[place] = (entries[place][0], Failure(merged), 0)
                 return
-        self._errors += 1
-        entries.insert(index, (number, MessagesMissed(given_up, session_lost=session_lost)))
+        self._failures += 1
+        missed = MessagesMissed(given_up, session_lost=session_lost)
+        entries.insert(index, (number, Failure(missed), 0))
         self.wake_one()
 
 
-def _size(arrival: Arrival) -> int:
+def payload_size(arrival: Arrival) -> int:
     """Bytes of payload, of which not all need be here."""
     message = arrival.message if type(arrival) is Delivery else arrival
     if type(message) is Message:
@@ -464,6 +482,6 @@ def _size(arrival: Arrival) -> int:
     return message.size
 
 
-def _place(entry: _Entry) -> tuple[int, bool]:
-    """In which order entries stand: an error behind the arrival that it followed."""
-    return entry[0], isinstance(entry[1], MQTTError)
+def _order(place: _Place) -> tuple[int, bool]:
+    """An error stands behind the arrival that it followed."""
+    return place[0], type(place[1]) is Failure

@@ -207,20 +207,20 @@ class Router:
     def _route(self, arrival: Arrival) -> None:
         self._number = number = self._number + 1
         message = arrival.message if type(arrival) is Delivery else arrival
-        topic = message.topic
-        inboxes = self._routes.get(topic)
+        inboxes = self._routes.get(message.topic)
         if inboxes is None:
-            inboxes = self._find_route(topic)
+            inboxes = self._find_route(message.topic)
         if type(arrival) is Delivery:
             if (self._behind or self._full.inboxes) and self._gives_back(arrival, inboxes):
                 return
             arrival.claims = len(inboxes) or 1
+        size = len(message.payload)
         if type(message) is Streamed:
-            arrival = self._ready_to_stream(arrival, message, len(inboxes) or 1)
+            arrival, size = self._ready_to_stream(arrival, message, len(inboxes) or 1), message.size
         for inbox in inboxes:
-            inbox.put(number, arrival)
+            inbox.put(number, arrival, size)
         if not inboxes:
-            self._route_unwanted(topic, arrival)
+            self._route_unwanted(message.topic, arrival)
 
     def _ready_to_stream(self, arrival: Arrival, message: Streamed, shares: int) -> Arrival:
         """The same, with the payload where its readers find it."""

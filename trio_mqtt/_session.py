@@ -67,6 +67,8 @@ class SessionState:
         self._attached_before = stored is not None  # else what the broker has may be another's
         self._ids = PacketIds()
         self._transfers = Transfers(codec, limits, self._ids, self.journal, self.counters)
+        self.room = self._transfers.room
+        """How many messages `publish` will accept at a QoS."""
         self._deliveries = Deliveries(codec, self.journal)
         self.release = self._deliveries.release
         """The application is done with a delivery: it is acknowledged as soon as order allows."""
@@ -159,10 +161,6 @@ class SessionState:
         assert outbox is not None
         outbox.append(self._codec.encode_publish(topic, payload, 0, 0, retain=retain))
         self.counters.published_at_most_once += 1
-
-    def room(self, qos: Literal[1, 2]) -> int:
-        """How many messages `publish` will accept."""
-        return self._transfers.room(qos)
 
     def publish(self, topic: str, payload: bytes, qos: Literal[1, 2], *, retain: bool) -> Transfer:
         """Accepts a message, where there is `room`. It is on its way until it is settled.
@@ -338,13 +336,13 @@ class SessionState:
         """The application will not get the message: the broker's redelivery arrives as new."""
         self._deliveries.give_back(delivery)
 
-    def _take_settled(self) -> None:
-        self.settled += self.subscriptions.settled
-        self.subscriptions.settled.clear()
-
     def _settle(self, transfer: Transfer | None) -> None:
         if transfer is not None:
             self.settled.append(transfer)
+
+    def _take_settled(self) -> None:
+        self.settled += self.subscriptions.settled
+        self.subscriptions.settled.clear()
 
     def _on_pingresp(self) -> None:
         if self._pings:

@@ -294,10 +294,6 @@ class Supervisor:
 
     # For the client
 
-    def queued(self) -> None:
-        """Something may be in the outbox: has it written."""
-        self.bells.writer.set()
-
     async def ready(self) -> Connection:
         """The connection, if need be after the attempt that is under way.
 

@@ -19,7 +19,7 @@ class Turns(Generic[_T]):
     """
 
     def __init__(self) -> None:
-        self.waiting = OrderedDict[_Turn[_T], None]()
+        self.waiting: OrderedDict[_Turn[_T], None] = OrderedDict()
         """In order. In a plain dict the first takes the longer to find, the more were before it."""
 
     async def wait(self, act: Callable[[], _T]) -> _T:

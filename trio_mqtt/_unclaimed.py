@@ -17,7 +17,7 @@ from typing import NoReturn
 import trio
 
 from ._connection import Wakeup
-from ._inbox import Arrival, Entry, Inbox
+from ._inbox import Arrival, Entry, Inbox, payload_size
 from ._packets import Message, message_of
 from ._topics import matches, routed_filter
 from ._trie import Trie
@@ -89,7 +89,8 @@ class Unclaimed:
             self._give_up((number, arrival))
             return
         self._keep_back(number, deadline)
-        self.inbox.put(number, arrival, yields=isinstance(arrival, Message))
+        size = payload_size(arrival)
+        self.inbox.put(number, arrival, size, yields=isinstance(arrival, Message))
 
     def insert(self, entries: Sequence[Entry], *, wanted: bool) -> None:
         """Takes in, in its place, what another inbox gave away.
