@@ -10,7 +10,7 @@ import pytest
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import client_decoder, encode
 from trio_mqtt._errors import ProtocolViolation
-from trio_mqtt._framing import LARGE
+from trio_mqtt._framing import FORESEEN, LARGE
 
 SIZES = [LARGE - 10, LARGE - 3, LARGE, 3 * LARGE + 7]
 
@@ -47,6 +47,34 @@ def test_pieces_of_any_size_give_the_same_packets(topic: str, size: int, piece: 
     assert len(got) == len(expected)
     assert all(map(same, got, expected))
     assert not decoder.partial
+
+
+@pytest.mark.parametrize("size", [FORESEEN - 1, FORESEEN, FORESEEN + 1])
+def test_memory_that_is_foreseen_and_not(size: int) -> None:
+    payload = random.Random(size).randbytes(size)
+    data = encode(p.Message("t", payload)) + encode(p.PingResp())
+    decoder = client_decoder()
+    got: list[p.Inbound] = []
+    for start in range(0, len(data), 300_000):
+        assert decoder.missing == (max(0, size + 8 - start) if start else 0)
+        got += decoder.feed(data[start : start + 300_000])
+    assert got == [p.Message("t", payload), p.PingResp()]
+    assert decoder.missing == 0
+
+
+def test_the_mere_word_of_a_broker_takes_little_memory() -> None:
+    """PITFALLS: a length that is declared is not yet one that comes."""
+    decoders = [client_decoder() for _ in range(10)]
+    data = b"\x30\xff\xff\xff\x7f" + b"\0\1t" + bytes(10)
+    tracemalloc.start()
+    try:
+        for decoder in decoders:
+            assert decoder.feed(data) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert all(decoder.missing > 268_000_000 for decoder in decoders)
+    assert peak < 100_000
 
 
 def test_the_header_may_come_byte_by_byte() -> None:

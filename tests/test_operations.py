@@ -59,10 +59,10 @@ async def operations(act: Act, qos: QoS, count: int) -> int:
 
 
 BOUNDS: dict[tuple[Act, QoS], int] = {
-    (receive, 0): 21,
-    (receive, 1): 36,
-    (receive, 2): 51,
-    (publish, 0): 19,
+    (receive, 0): 22,
+    (receive, 1): 37,
+    (receive, 2): 52,
+    (publish, 0): 17,
     (publish, 1): 134,
     (publish, 2): 235,
     (publish_in_tasks, 1): 54,

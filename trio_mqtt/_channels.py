@@ -10,7 +10,7 @@ import trio
 
 from ._big_message import BigMessage
 from ._connection import Bells
-from ._inbox import Entry, Inbox
+from ._inbox import Inbox
 from ._large_payload import Large
 from ._packets import Delivery, Message
 from ._router import Router
@@ -69,8 +69,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         self._is_clone = is_clone
         self._closed = False
         self._receiving = False
-        self._current: Entry | None = None
-        """What the application has, unacknowledged."""
+        self._current: tuple[int, Delivery] | None = None
+        """What the application has, unacknowledged, with the number of its arrival."""
         self._holder: trio.lowlevel.Task | None = None
         """Which task has it."""
         self._big: BigMessage | None = None
@@ -154,9 +154,8 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
         A `BigMessage` may be read on; the acknowledgement leaves once all of it has arrived.
         """
         if self._current is not None:
-            _, current = self._current
+            current = self._current[1]
             self._current = self._holder = None
-            assert isinstance(current, Delivery)
             self._inbox.release(current)
             if current.message.qos == 2 and not (current.claims or current.released):
                 self._storing = current
@@ -332,13 +331,14 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             self._receiving = False
 
     def _take(self) -> Message:
-        entry = self._inbox.take()
+        number, arrival = self._inbox.take()
         self._storing = None
-        message = entry[1]
-        if type(message) is Delivery:
-            self._current = entry
+        if type(arrival) is not Delivery:
+            message = arrival
+        else:
+            self._current = number, arrival
             self._holder = trio.lowlevel.current_task()
-            message = message.message
+            message = arrival.message
         if type(message) is Large:
             self._big = BigMessage(message)
             return self._big

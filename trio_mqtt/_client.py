@@ -98,14 +98,14 @@ class Client:
                 SENT.note(cancelled)
                 raise
             return
-        self._supervisor.check_open()
-        if not self._supervisor.has_space:
+        supervisor = self._supervisor
+        if supervisor.is_ending or not supervisor.has_space:
             with NOT_SENT:
-                await self._supervisor.wait_for_space(
-                    lambda: self._hand_over(topic, data, retain=retain)
-                )
+                supervisor.check_open()
+                await supervisor.wait_for_space(lambda: self._hand_over(topic, data, retain=retain))
             return
-        self._hand_over(topic, data, retain=retain)
+        self._session.publish_at_most_once(topic, data, retain=retain)
+        self._queued()
         self._published += 1
         if self._published % CHECKPOINT_EVERY == 0:  # when it is too late for cancellation
             await trio.lowlevel.cancel_shielded_checkpoint()

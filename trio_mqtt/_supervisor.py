@@ -344,7 +344,7 @@ class Supervisor:
     def has_space(self) -> bool:
         """Whether there is a connection with space for a message at QoS 0, and nobody waits."""
         connection = self.connection
-        return connection is not None and connection.has_space and not self.bells.space.waiting
+        return connection is not None and not self.bells.space.waiting and connection.has_space
 
     async def wait_for_space(self, publish: Callable[[], None]) -> None:
         """Waits for that, in the order of the calls, and publishes then.
