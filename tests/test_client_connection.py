@@ -122,6 +122,24 @@ async def test_a_packet_that_stops_in_the_middle_ends_the_connection(
         assert trio.current_time() - began == pytest.approx(5)
 
 
+async def test_what_comes_together_with_its_deadline_counts(
+    scripted: ScriptedBroker, autojump_clock: MockClock
+) -> None:
+    """As when the application kept the thread to itself for longer than `pause_timeout`."""
+    async with open_client(scripted.dialer, keep_alive=0, pause_timeout=5) as client:
+        link = await scripted.accepted()
+        await subscribe(client, link)
+        data = encode(p.Message("t", b"x"))
+        for _ in range(20):  # in whichever order the two tasks have their turn
+            await link.send_bytes(data[:1])
+            await trio.testing.wait_all_tasks_blocked()
+            await link.send_bytes(data[1:])
+            autojump_clock.jump(10)
+            await client.messages.receive()
+            await trio.testing.wait_all_tasks_blocked()
+        assert client.statistics().connects == 1
+
+
 async def test_no_pause_timeout_waits_for_ever(
     scripted: ScriptedBroker, autojump_clock: MockClock
 ) -> None:
