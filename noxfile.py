@@ -210,6 +210,7 @@ def bench(session: nox.Session) -> None:
     for work in ("receive", "publish", "durable", "connect", "latency", "memory"):
         session.run("python", "-m", "benchmarks", work, "--json", f"build/{work}.json")
     session.run("python", "-m", "benchmarks.growth")
+    session.run("python", "-m", "benchmarks.plot", "build", "build/benchmarks.svg")
 
 
 @nox.session

@@ -21,6 +21,9 @@ to choose from. What makes it fair:
 `benchmarks.latency`    round trips through mosquitto
 `benchmarks.memory`     what idle clients take, and one large message
 `benchmarks.growth`     how the cost of a message grows; a command of its own
+`benchmarks.operations` what a message costs in bytecodes and calls; a command of its own
+`benchmarks.loopback`   the connection that it counts on
+`benchmarks.plot`       draws what the works have measured; a command of its own
 `benchmarks.works`      what a work is: its cells, its contenders, its figures
 `benchmarks.runner`     runs the processes
 `benchmarks.other_ends` starts what the clients connect to

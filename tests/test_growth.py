@@ -18,10 +18,11 @@ import trio
 from trio.testing import MockClock
 
 import trio_mqtt
+from benchmarks.loopback import Loopback
+from benchmarks.operations import Calls
 from trio_mqtt import Client, Exchange, MessageChannel, QoS
 
 from .disturbed import repeatable
-from .loopback import Loopback, Operations
 from .memory_persistence import MemoryPersistence
 
 MORE = 1.03
@@ -56,7 +57,7 @@ async def take(
 ) -> float:
     """So many messages on these topics in turn. Returns the operations for each."""
     links.latest.deliver(count, qos, list(topics))
-    counted = Operations()
+    counted = Calls()
     with counted:
         for _ in range(count):
             await messages.receive()
@@ -113,7 +114,7 @@ def enqueue(client: Client, number: int, qos: Iterable[Literal[1, 2]] = (1,)) ->
 
 
 async def in_flight(number: int, *, qos: Literal[1, 2]) -> float:
-    counted, links, count = Operations(), Links(), 4_000
+    counted, links, count = Calls(), Links(), 4_000
     links.keep = number // 2
     async with trio_mqtt.open_client(
         links,
@@ -132,7 +133,7 @@ async def in_flight(number: int, *, qos: Literal[1, 2]) -> float:
 
 
 async def queued(number: int, *, qos: Literal[1, 2]) -> float:
-    counted, online, links = Operations(), trio.Event(), Links()
+    counted, online, links = Calls(), trio.Event(), Links()
 
     async def dial() -> trio.abc.Stream:
         await online.wait()
@@ -148,7 +149,7 @@ async def queued(number: int, *, qos: Literal[1, 2]) -> float:
 
 async def resends(number: int, *, qos: tuple[Literal[1, 2], ...], durable: bool) -> float:
     """Those at QoS 2 are sent again after PUBREC."""
-    links, counted, persistence = Links(), Operations(), MemoryPersistence()
+    links, counted, persistence = Links(), Calls(), MemoryPersistence()
     session = trio_mqtt.volatile_session("a")
     if durable:
         session = await trio_mqtt.init_session("a", persistence)
@@ -183,7 +184,7 @@ async def wait_last(exchanges: list[Exchange] | list[trio_mqtt.AdoptedExchange],
 
 
 async def leaving(number: int) -> float:
-    counted = Operations()
+    counted = Calls()
     async with trio_mqtt.open_client(Links()) as client:
         enqueue(client, number)
         with counted:
@@ -193,7 +194,7 @@ async def leaving(number: int) -> float:
 
 async def flushing(number: int) -> float:
     """It does not wait for the confirmations of the last window."""
-    counted = Operations()
+    counted = Calls()
     async with trio_mqtt.open_client(Links()) as client:
         enqueue(client, number)
         with counted:
@@ -203,7 +204,7 @@ async def flushing(number: int) -> float:
 
 async def ended_scopes(number: int) -> float:
     """Per scope: so many messages, which are none of theirs, wait in `Client.messages`."""
-    links, counted, count = Links(), Operations(), 100
+    links, counted, count = Links(), Calls(), 100
     async with trio_mqtt.open_client(links) as client:
         await client.subscribe("topic")
         links.latest.deliver(number, 1)

@@ -73,7 +73,7 @@ async def test_other_tasks_have_their_turn_between_large_pieces() -> None:
 
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery, open_client(dial) as client:
-            nursery.start_soon(serve, broker, [], 65_536)
+            nursery.start_soon(serve, broker, list[bytes](), 65_536)
             nursery.start_soon(count, client)
             await client.publish("t", bytes(1_000_000))
             await client.flush()

@@ -1,20 +1,14 @@
-"""A connection that costs next to nothing, and the count of what the package does on it."""
+"""A connection that costs next to nothing, in memory, to a broker that answers at once."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import trio
 
-import trio_mqtt
-from benchmarks import packets, peer
 from trio_mqtt import QoS
 
-PACKAGE = str(Path(trio_mqtt.__file__).parent)
+from . import packets, peer
 
 
 class Loopback(trio.abc.Stream):
@@ -36,18 +30,17 @@ class Loopback(trio.abc.Stream):
         self, count: int, qos: QoS, topics: Sequence[str] = ("topic",), payload_size: int = 64
     ) -> None:
         """As many messages, on these topics in turn, all of them at once."""
+        templates = [packets.publish_template(qos, it.encode(), payload_size) for it in topics]
         for number in range(count):
-            topic = topics[number % len(topics)].encode()
-            template = packets.publish_template(qos, topic, payload_size)
-            packet = bytearray(template)
+            template = templates[number % len(templates)]
             if qos:
                 self._delivered += 1
-                at = packets.identifier_offset(template)
-                packet[at : at + 2] = self._delivered.to_bytes(2, "big")
-            self._inbound += packet
+                template = packets.publish_run(template, self._delivered.to_bytes(2, "big"))
+            self._inbound += template
         self._arrived.unpark_all()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Takes it, and has the answers ready."""
         await trio.lowlevel.checkpoint()
         for run in packets.split(bytes(data)):
             self._inbound += self._answer(run)
@@ -75,9 +68,11 @@ class Loopback(trio.abc.Stream):
         self._arrived.unpark_all()
 
     async def wait_send_all_might_not_block(self) -> None:
+        """Never has to."""
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What is there, or will be next."""
         await trio.lowlevel.checkpoint()
         while not (self._inbound or self._ended):
             await self._arrived.park()
@@ -86,23 +81,5 @@ class Loopback(trio.abc.Stream):
         return data
 
     async def aclose(self) -> None:
+        """Has nothing to close."""
         await trio.lowlevel.checkpoint()
-
-
-class Operations:
-    """Counts the calls into the package, and those that it makes, while it is entered."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> None:
-        sys.setprofile(self._note)
-
-    def __exit__(self, *_: object) -> None:
-        sys.setprofile(None)
-
-    def _note(self, frame: FrameType, event: str, _: Any) -> None:
-        caller = frame if event == "c_call" else frame.f_back
-        ours = caller is not None and caller.f_code.co_filename.startswith(PACKAGE)
-        if event in ("call", "c_call"):
-            self.count += ours or frame.f_code.co_filename.startswith(PACKAGE)
