@@ -1,8 +1,8 @@
 """Draws what the works have measured: ``python -m benchmarks.plot FROM TO``.
 
 FROM is a directory with the JSON of the works `receive`, `publish` and `durable`, as the session
-`bench` leaves it in ``build``, and TO the picture. A panel for each cell of small messages has a bar
-for each client, as long as its median, with a line from its slowest round to its fastest.
+`bench` leaves it in ``build``, and TO the picture. A panel for each cell of small messages has a
+bar for each client, as long as its median, with a line from its slowest round to its fastest.
 """
 
 # It is installed for the session `bench` alone, so that where types are checked it has none.
