@@ -83,9 +83,10 @@ class LaterFormat(Exception):
 
 def encode_record(key: int, record: Record) -> bytes:
     """The value to be stored under `key`."""
-    header = _HEADER.pack(0, FORMAT, record.kind, record.sequence)[_KEY.size :]
-    checksum = zlib.crc32(record.body, zlib.crc32(header, zlib.crc32(_KEY.pack(key))))
-    return b"".join((_KEY.pack(checksum), header, record.body))
+    body = record.body
+    header = _HEADER.pack(key, FORMAT, record.kind, record.sequence)
+    checksum = zlib.crc32(body, zlib.crc32(header))  # with the key in the place of the checksum
+    return _KEY.pack(checksum) + header[_KEY.size :] + body
 
 
 def decode_record(key: int, value: bytes) -> Record:
