@@ -24,6 +24,8 @@ from trio_mqtt._records import (
     encode_record,
 )
 
+from .wire import encode_publish
+
 NewPersistence: TypeAlias = Callable[[Path], Persistence]
 Attempt: TypeAlias = Callable[[Persistence], Awaitable[Session]]
 both = pytest.mark.parametrize("new", [FileSystem, SQLite])
@@ -38,7 +40,7 @@ SESSION_KEYS = (SESSION_KEY, SESSION_COPY_KEY)
 def small_session(reserved: frozenset[int] = frozenset()) -> dict[int, bytes]:
     """The records of a session: one of each kind, and two messages."""
     identity = Identity("client", reserved=reserved).encode()
-    publish = partial(Codec().encode_publish, "topic", b"payload", retain=False)
+    publish = partial(encode_publish, Codec(), "topic", b"payload", retain=False)
     records = {
         SESSION_KEY: Record(Kind.SESSION, 1, identity),
         SESSION_COPY_KEY: Record(Kind.SESSION, 2, identity),

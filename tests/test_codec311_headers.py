@@ -14,6 +14,8 @@ from trio_mqtt._errors import ConnectionLost, ProtocolViolation
 from trio_mqtt._framing import Decoder
 from trio_mqtt.testing._server311 import server_decoder
 
+from .wire import encode_publish
+
 NewDecoder: TypeAlias = Callable[[], Decoder[p.Packet]]
 SIDES = [pytest.param(client_decoder, id="client"), pytest.param(server_decoder, id="server")]
 
@@ -245,7 +247,7 @@ def test_encode_a_payload(size: int, header: bytes) -> None:
     payload = bytes(size)
     expected = header + b"\0\1a" + payload
     assert_same(Codec().encode(p.Message("a", payload)), expected)
-    assert_same(Codec().encode_publish("a", payload, 0, 0, retain=False), expected)
+    assert_same(encode_publish(Codec(), "a", payload, 0, 0, retain=False), expected)
 
 
 @pytest.mark.parametrize("new_decoder", SIDES)

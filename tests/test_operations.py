@@ -25,10 +25,10 @@ from trio_mqtt import QoS
 from .disturbed import repeatable
 
 BOUNDS: dict[tuple[Act, QoS], int] = {
-    (receive, 0): 22,
+    (receive, 0): 20,
     (receive, 1): 37,
     (receive, 2): 52,
-    (publish, 0): 17,
+    (publish, 0): 18,
     (publish, 1): 134,
     (publish, 2): 235,
     (publish_in_tasks, 1): 54,

@@ -24,12 +24,13 @@ from trio_mqtt._recovery import DamagedRecord, Recovery, new_session, recover
 from trio_mqtt._requests import Stage
 
 from .session_driver import Driver
+from .wire import encode_publish
 
 CODEC = Codec()
 
 
 def packet(packet_id: int, qos: p.QoS = 1, topic: str = "t") -> bytes:
-    return CODEC.encode_publish(topic, b"x", qos, packet_id, retain=False)
+    return encode_publish(CODEC, topic, b"x", qos, packet_id, retain=False)
 
 
 def a_session() -> dict[int, bytes]:

@@ -7,6 +7,7 @@ import pytest
 from trio_mqtt import _packets as p
 from trio_mqtt._codec311 import Codec
 from trio_mqtt._journal import Batch
+from trio_mqtt._outbox import APART
 from trio_mqtt._recovery import new_session, recover
 from trio_mqtt._requests import Stage, Transfer
 from trio_mqtt._session import Stored
@@ -53,6 +54,16 @@ def found(driver: Driver) -> list[tuple[int, Stage]]:
 
 
 # Our messages
+
+
+@pytest.mark.parametrize("size", [APART - 1, APART])
+def test_a_large_message_is_stored_as_a_whole(size: int) -> None:
+    driver, payload = begin(), bytes(size)
+    publish(driver, 1, payload)
+    for sent in (driver.store(), adopt(driver, attach=False).attach(present=True)):
+        [packet] = sent
+        assert isinstance(packet, p.Delivery)
+        assert packet.message.payload == payload
 
 
 @pytest.mark.parametrize("qos", [1, 2])

@@ -6,6 +6,7 @@ import pytest
 
 from trio_mqtt import _packets as p
 from trio_mqtt._errors import Down, ProtocolViolation, ResponseLost, SubmitInterrupted
+from trio_mqtt._outbox import APART
 from trio_mqtt._requests import Ping, SubscribeRequest, Transfer
 from trio_mqtt._transfers import MAX_PENDING, Limits
 
@@ -52,6 +53,27 @@ def test_exactly_once() -> None:
     assert driver.settled() == []
     assert driver.receive(p.PubComp(1)) == []
     assert driver.settled() == [transfer]
+
+
+@pytest.mark.parametrize("size", [APART - 1, APART, APART + 1])
+def test_a_large_message_is_the_same_again_and_takes_no_second_copy(size: int) -> None:
+    payload = bytes(size)
+    driver = Driver(attach=False)
+    publish(driver, 1, payload)
+    publish(driver, 2, payload)
+    sent = driver.attach(present=True, restart_at=1_000)  # under other identifiers
+    assert ids(sent) == [("PUBLISH", 1_000), ("PUBLISH", 1_001)]
+    driver.lose()
+    again = driver.attach(present=True)
+    for packet in (*sent, *again):
+        assert isinstance(packet, p.Delivery)
+        assert packet.message.payload == payload
+        assert packet.message.dup is (packet in again)
+    driver.session.publish_at_most_once("t", payload, retain=True)
+    assert driver.sent() == [p.Message("t", payload, 0, retain=True)]
+    driver.session.publish_at_most_once("t", payload, retain=True)
+    assert driver.session.outbox is not None
+    assert any(part is payload for part in driver.session.outbox.take()) is (size >= APART)
 
 
 def test_a_repeated_pubrec_gets_another_pubrel() -> None:

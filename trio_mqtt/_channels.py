@@ -10,7 +10,7 @@ import trio
 
 from ._big_message import BigMessage
 from ._connection import Bells
-from ._inbox import Inbox
+from ._inbox import Arrival, Inbox
 from ._large_payload import Large
 from ._packets import Delivery, Message
 from ._router import Router
@@ -116,8 +116,14 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
             self.acknowledge()
         if self._big is not None:
             self._close_big()
-        if self._is_ready() and self._inbox.taken % CHECKPOINT_EVERY:
-            return self._take()
+        inbox = self._inbox
+        if (
+            inbox.queue
+            and not (inbox.ended or self._closed or self._receiving or self._storing)
+            and inbox.taken % CHECKPOINT_EVERY
+        ):
+            number, arrival = inbox.take()
+            return arrival if type(arrival) is Message else self._hand_out(number, arrival)
         try:
             return await self._receive_later()
         except trio.EndOfChannel:
@@ -333,6 +339,9 @@ class MessageChannel(trio.abc.ReceiveChannel[Message]):
     def _take(self) -> Message:
         number, arrival = self._inbox.take()
         self._storing = None
+        return self._hand_out(number, arrival)
+
+    def _hand_out(self, number: int, arrival: Arrival) -> Message:
         if type(arrival) is not Delivery:
             message = arrival
         else:

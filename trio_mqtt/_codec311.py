@@ -180,19 +180,17 @@ class Codec:
     def encode(self, packet: p.Packet) -> bytes:
         return encode(packet)
 
-    def encode_publish(
-        self, topic: str, payload: bytes, qos: p.QoS, packet_id: int, *, retain: bool
+    def encode_publish_header(
+        self, topic: str, payload_size: int, qos: p.QoS, packet_id: int, *, retain: bool
     ) -> bytes:
-        encoded_topic = self._topics.get(topic) or self._encode_topic(topic)
-        remaining = len(encoded_topic) + len(payload) + (2 if qos else 0)
+        variable_header = self._topics.get(topic) or self._encode_topic(topic)
+        if qos:
+            variable_header += packet_id.to_bytes(2)
+        remaining = len(variable_header) + payload_size
         first = PUBLISH | qos << 1 | retain
         if remaining < 0x80:
-            head = _pack_short_head(first, remaining) + encoded_topic
-        else:
-            head = bytes((first,)) + _length(remaining) + encoded_topic
-        if qos:
-            head += packet_id.to_bytes(2)
-        return head + payload
+            return _pack_short_head(first, remaining) + variable_header
+        return bytes((first,)) + _length(remaining) + variable_header
 
     def _encode_topic(self, topic: str) -> bytes:
         encoded = _string(topic)

@@ -45,7 +45,9 @@ READ_SIZE = 65_536
 LARGE_READ_SIZE = 4 * READ_SIZE
 """Of a large message, for which reading costs more than all else."""
 PIECE_SIZE = 65_536
-"""How much is written at once, so that progress shows."""
+"""How much is handed to the transport at once, so that progress shows."""
+LARGE_PIECE_SIZE = 4 * PIECE_SIZE
+"""Of a large packet, between which other tasks have their turn. A plain socket may take it all."""
 SEND_BUFFER = 1024 * 1024
 """How many bytes may wait for the network before more messages at QoS 0 have to."""
 KEEP_ALIVE_SHARE = 0.75
@@ -285,14 +287,19 @@ class Connection:
             bells.space.serve(lambda: self.has_space)
 
     async def _send(self, piece: bytes | memoryview) -> None:
+        rest = piece
         try:
-            sent = self._send_nowait(piece)
-            if sent < len(piece):
-                self._writing_since = now = trio.current_time()
-                self._watch_from(now + self._pause_timeout)
-                if self._resting:
-                    self._bells.reader.set()  # for it to see whether this write is blocked
-                await self._stream.send_all(memoryview(piece)[sent:] if sent else piece)
+            while rest:
+                sent = self._send_nowait(rest)
+                if not sent:
+                    part = rest if len(rest) <= PIECE_SIZE else memoryview(rest)[:PIECE_SIZE]
+                    self._writing_since = now = trio.current_time()
+                    self._watch_from(now + self._pause_timeout)
+                    if self._resting:
+                        self._bells.reader.set()  # for it to see whether this write is blocked
+                    await self._stream.send_all(part)
+                    sent = len(part)
+                rest = b"" if sent == len(rest) else memoryview(rest)[sent:]
         except LOST as error:
             raise _broke(error) from error
         self._writing_since = math.inf
@@ -396,14 +403,14 @@ def _pieces(packets: list[bytes], size: int) -> Iterator[bytes | memoryview]:
     size = 0
     for packet in packets:
         large = len(packet) > PIECE_SIZE
-        if small and (large or size >= PIECE_SIZE):
+        if small and size + len(packet) > PIECE_SIZE:
             yield b"".join(small)
             small.clear()
             size = 0
         if large:
             view = memoryview(packet)
-            for start in range(0, len(packet), PIECE_SIZE):
-                yield view[start : start + PIECE_SIZE]
+            for start in range(0, len(packet), LARGE_PIECE_SIZE):
+                yield view[start : start + LARGE_PIECE_SIZE]
         else:
             small.append(packet)
             size += len(packet)

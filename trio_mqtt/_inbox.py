@@ -104,7 +104,8 @@ class Inbox:
         self.release = claims.release
         """The application is done with a delivery: a hop less for each message."""
         self._overflow = overflow
-        self._drops = overflow != "wait"
+        self._is_special = self._drops = overflow != "wait"
+        """Whether it drops, or is closed; whether it drops."""
         self._strict = strict
         self.opened_at = opened_at
         """The number of the first arrival that it gets by itself."""
@@ -179,7 +180,7 @@ class Inbox:
             size: as `payload_size` says.
             yields: whether it is to yield, as at QoS 0 also without this where the inbox drops.
         """
-        special = self.closed or self._is_full or self._drops or yields or self._yielding
+        special = self._is_full or self._is_special or self._yielding or yields
         if special and not self._make_way(number, arrival, size, yields=yields):
             return
         queue = self.queue
@@ -308,7 +309,7 @@ class Inbox:
     def close(self) -> list[Entry]:
         """Nobody will take anything out of it any more. Returns what was in it."""
         entries = self.remove({number for number, _ in self.entries()})
-        self.closed = True
+        self.closed = self._is_special = True
         self.queue.clear()
         self._failures = 0
         self._full.discard(self)

@@ -106,7 +106,7 @@ class Journal:
 
     def publish(self, transfer: Transfer) -> None:
         """A message is accepted once this is stored."""
-        self._save(transfer.packet_id, Kind.PUBLISH, transfer.packet)
+        self._save(transfer.packet_id, Kind.PUBLISH, transfer.packet + transfer.payload)
         self._queue.transfers.append(transfer)
         self.wanted = True
 

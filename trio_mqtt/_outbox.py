@@ -8,6 +8,9 @@ import attrs
 
 from ._errors import Down, InDoubt, NotSent, ResponseLost, SubmitInterrupted
 
+APART = 32_768
+"""Bytes of a payload from which on it is queued behind its packet, rather than copied into it."""
+
 
 class Outbox:
     """The bytes for one connection, in order, and how far they got.
@@ -60,10 +63,12 @@ class Sent:
     start: int = attrs.field(default=0, init=False)
     end: int = attrs.field(default=0, init=False)
 
-    def sent_as(self, packet: bytes, outbox: Outbox) -> None:
-        """Queues `packet`, and remembers where."""
+    def sent_as(self, packet: bytes, outbox: Outbox, payload: bytes = b"") -> None:
+        """Queues `packet`, with a payload that is not in it, and remembers where."""
         self.start = outbox.queued
         outbox.append(packet)
+        if payload:
+            outbox.append(payload)
         self.end = outbox.queued
 
     def lost(self, outbox: Outbox, reason: str) -> NotSent | InDoubt:

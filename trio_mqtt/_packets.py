@@ -338,10 +338,10 @@ class Codec(Protocol):
         """The bytes of any packet."""
         ...
 
-    def encode_publish(
-        self, topic: str, payload: bytes, qos: QoS, packet_id: int, *, retain: bool
+    def encode_publish_header(
+        self, topic: str, payload_size: int, qos: QoS, packet_id: int, *, retain: bool
     ) -> bytes:
-        """The bytes of PUBLISH with DUP 0. At QoS 0 `packet_id` stays out.
+        """The bytes of PUBLISH, with DUP 0, in front of its payload. At QoS 0 `packet_id` is out.
 
         Raises:
             Denied: the packet would exceed the protocol's maximum size.
@@ -357,11 +357,11 @@ class Codec(Protocol):
         ...
 
     def as_duplicate(self, publish: bytes) -> bytes:
-        """An encoded PUBLISH with the DUP flag set [MQTT-3.3.1-1]."""
+        """An encoded PUBLISH, with its payload or without, with DUP set [MQTT-3.3.1-1]."""
         ...
 
     def with_packet_id(self, publish: bytes, packet_id: int) -> bytes:
-        """An encoded PUBLISH at QoS 1 or 2 under another identifier."""
+        """An encoded PUBLISH at QoS 1 or 2, with its payload or without, by another identifier."""
         ...
 
     def new_decoder(self, stream_over: int | None = None) -> Decoder:

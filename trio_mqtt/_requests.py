@@ -35,6 +35,8 @@ class Transfer(Sent):
     """Whether a transport was given it before, so that sending it again is a duplicate."""
     stored: bool = True
     """Whether the record of its stage is safe, where the session is durable."""
+    payload: bytes = attrs.field(default=b"", repr=False)
+    """What belongs behind `packet`, if it is large: a copy would take as much memory again."""
 
     @property
     def is_waiting(self) -> bool:

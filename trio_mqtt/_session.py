@@ -25,7 +25,7 @@ from . import _packets as p
 from ._deliveries import Deliveries
 from ._errors import InDoubt, NotSent, PendingLimit, ProtocolViolation
 from ._journal import Batch, Journal
-from ._outbox import Outbox
+from ._outbox import APART, Outbox
 from ._packet_ids import PacketIds
 from ._records import SESSION_KEY, Identity
 from ._requests import Holding, Pending, Ping, SubscribeRequest, Transfer, UnsubscribeRequest
@@ -159,7 +159,12 @@ class SessionState:
         """
         outbox = self.outbox
         assert outbox is not None
-        outbox.append(self._codec.encode_publish(topic, payload, 0, 0, retain=retain))
+        header = self._codec.encode_publish_header(topic, len(payload), 0, 0, retain=retain)
+        if len(payload) < APART:
+            outbox.append(header + payload)
+        else:
+            outbox.append(header)
+            outbox.append(payload)
         self.counters.published_at_most_once += 1
 
     def publish(self, topic: str, payload: bytes, qos: Literal[1, 2], *, retain: bool) -> Transfer:

@@ -26,7 +26,7 @@ import attrs
 from . import _packets as p
 from ._errors import InDoubt, ProtocolViolation
 from ._journal import Batch, Journal
-from ._outbox import Outbox
+from ._outbox import APART, Outbox
 from ._packet_ids import PacketIds, impossible
 from ._requests import Stage, Transfer
 
@@ -140,8 +140,12 @@ class Transfers:
         level = self._levels[qos]
         assert level.accepted < level.most
         packet_id = self._ids.take()
-        packet = self._codec.encode_publish(topic, payload, qos, packet_id, retain=retain)
-        transfer = Transfer(packet_id, qos, packet)
+        size = len(payload)
+        header = self._codec.encode_publish_header(topic, size, qos, packet_id, retain=retain)
+        if size < APART:
+            transfer = Transfer(packet_id, qos, header + payload)
+        else:
+            transfer = Transfer(packet_id, qos, header, payload=payload)
         self._ids.outstanding[packet_id] = transfer
         level.accepted += 1
         if self._journal is None:
@@ -163,8 +167,13 @@ class Transfers:
         self._published[transfer.packet_id] = transfer
         level.on_wire += 1
         # An adopted one may have been attempted in an earlier life.
+        self._send_publish(transfer, outbox, duplicate=transfer.attempted)
+
+    def _send_publish(self, transfer: Transfer, outbox: Outbox, *, duplicate: bool) -> None:
         packet = transfer.packet
-        transfer.sent_as(self._codec.as_duplicate(packet) if transfer.attempted else packet, outbox)
+        if duplicate:
+            packet = self._codec.as_duplicate(packet)
+        transfer.sent_as(packet, outbox, transfer.payload)
 
     def _fill_window(self, qos: Literal[1, 2], outbox: Outbox) -> None:
         """Puts on the wire what there is room for."""
@@ -193,8 +202,7 @@ class Transfers:
                     self._send_pubrel(transfer, outbox)
         for transfer in self._published.values():  # [MQTT-4.6.0-1]
             duplicate = transfer.attempted and not clean  # [MQTT-3.3.1-1]
-            packet = transfer.packet
-            transfer.sent_as(self._codec.as_duplicate(packet) if duplicate else packet, outbox)
+            self._send_publish(transfer, outbox, duplicate=duplicate)
         # The broker had those that are released, and a clean session keeps nothing to release.
         confirmed = list(self._released.values()) if clean else []
         for transfer in confirmed:
@@ -313,7 +321,7 @@ class Transfers:
         del self._published[transfer.packet_id]
         self._released[transfer.packet_id] = transfer
         transfer.stage = Stage.RELEASED
-        transfer.packet = b""
+        transfer.packet = transfer.payload = b""
         if self._journal is not None:
             transfer.stored = False
             self._journal.release(transfer)
