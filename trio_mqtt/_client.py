@@ -52,7 +52,7 @@ class Client:
         """Whether `aclose` ended it."""
         self._checks = Checks(supervisor.settings.limits)
         self._queued = supervisor.bells.writer.set
-        """Something is in the outbox."""
+        """Tells the writer that something is in the outbox."""
 
     def __repr__(self) -> str:
         supervisor = self._supervisor

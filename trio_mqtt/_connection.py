@@ -388,7 +388,7 @@ def _broke(error: Exception) -> ConnectionLost:
 
 def _descriptor(stream: trio.abc.Stream) -> Callable[[], int] | None:
     """What tells the descriptor of a plain socket, where it can be written to like a file."""
-    if sys.platform != "win32" and isinstance(stream, trio.SocketStream):
+    if sys.platform != "win32" and type(stream) is trio.SocketStream:
         return stream.socket.fileno
     return None
 
