@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("target", type=Path, metavar="TO")
     arguments = parser.parse_args()
     mpl.rcParams["svg.hashsalt"] = "trio_mqtt"  # so that the same numbers are the same file
+    mpl.rcParams["svg.fonttype"] = "none"
     panels = list(read(arguments.source))
     rows = -(-len(panels) // COLUMNS)
     figure, grid = plt.subplots(rows, COLUMNS, figsize=(3.4 * COLUMNS, 2.3 * rows), squeeze=False)
