@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+
 import pytest
 
 from trio_mqtt import Denied
@@ -26,3 +28,15 @@ def test_a_disabled_qos_is_denied() -> None:
     assert checks.enqueue("t", b"", 2, retain=False) == b""
     with pytest.raises(Denied, match="nothing is to be confirmed at QoS 0"):
         checks.enqueue("t", b"", 0, retain=False)
+
+
+class Level(enum.IntEnum):
+    AT_MOST_ONCE = 0
+    EXACTLY_ONCE = 2
+
+
+@pytest.mark.parametrize("qos", Level)
+def test_a_number_of_another_class_is_a_qos_too(qos: Level) -> None:
+    assert Checks(Limits()).publish("t", b"", qos, retain=False) == b""
+    with pytest.raises(Denied, match="QoS 2 was disabled"):
+        Checks(Limits(exactly_once_max=0)).publish("t", b"", Level.EXACTLY_ONCE, retain=False)

@@ -240,7 +240,7 @@ GROWTHS: dict[str, tuple[Growth, int, int]] = {
     "resends_durable_1": (partial(resends, qos=(1,), durable=True), 2_000, 8_000),
     "resends_durable_2": (partial(resends, qos=(2,), durable=True), 2_000, 8_000),
     "resends_durable_mixed": (partial(resends, qos=(1, 2), durable=True), 2_000, 8_000),
-    "leaving": (leaving, 500, 4_000),
+    "leaving": (leaving, 2_000, 16_000),
     "flushing": (flushing, 500, 4_000),
     "ended_scopes": (ended_scopes, 100, 900),
 }

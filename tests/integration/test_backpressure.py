@@ -282,7 +282,8 @@ async def test_without_a_session_a_strict_scope_tells_that_messages_were_given_u
             ) as messages,
         ):
             await publish_numbers(other, "numbers", range(10))
-            await client.publish("elsewhere", b"", qos=1)
+            while not client.statistics().given_up:  # one PUBACK may come in one read with them
+                await client.publish("elsewhere", b"", qos=1)
             numbers: list[int] = []
             given_up, lost = 0, list[bool]()
             while len(numbers) + given_up < 10:
