@@ -89,6 +89,7 @@ class Answer:
             await trio.lowlevel.checkpoint()
         while not self._settled:
             await self._change()
+            self._demand.end()
         if self._error is not None:
             self._check()
 
@@ -98,7 +99,11 @@ class Answer:
             raise copy.copy(self._error) from self._error.__cause__
 
     def _change(self) -> Awaitable[None]:
-        """Something happens to it."""
+        """Something happens to it. It is the caller's then to end the demand, in its own turn.
+
+        Until then it may be about to wait for something else, a reply, and is not to be taken for
+        somebody who needs the connection no more.
+        """
         task = trio.lowlevel.current_task()
         waiters = self._waiters
         if waiters is None:
@@ -117,7 +122,6 @@ class Answer:
         waiters = self._waiters
         if waiters:
             for task in waiters:
-                self._demand.end()
                 trio.lowlevel.reschedule(task)
             waiters.clear()
 
@@ -188,6 +192,7 @@ class Exchange(Answer):
             await trio.lowlevel.checkpoint()
         while not self._interruptions and not self._settled:
             await self._change()
+            self._demand.end()
         if self._interruptions:
             return self._interruptions.popleft()
         self._check()
