@@ -274,6 +274,7 @@ def decode_string(encoded: bytes) -> str:
 
 
 def read_packet_id(data: bytes, start: int) -> int:
+    """Written out, for the sake of a call less, by the readers of what comes once a message."""
     packet_id = data[start] << 8 | data[start + 1]
     if not packet_id:
         raise ProtocolViolation(_PACKET_ID_0)  # [MQTT-2.3.1-1]

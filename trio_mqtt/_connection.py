@@ -77,6 +77,7 @@ class Wakeup:
 
     def __init__(self) -> None:
         self.waiting: list[trio.lowlevel.Task] = []
+        """Who waits now."""
         self._due = False
 
     def set(self) -> None:

@@ -66,10 +66,7 @@ class Router:
         """The number and the payload of the message that is arriving."""
         self._payloads: weakref.WeakSet[LargePayload] = weakref.WeakSet()
         """Of the large messages that somebody has or may still take."""
-        self.has_overflowed = False
-        """Whether messages on this connection were given back to the broker."""
         self._overflow = trio.Event()
-        """Whether some were, for a task that waits for it."""
         self._overflowed: set[Inbox] = set()
         """What had no room, of those that are open."""
         self._behind: set[Inbox] = set()
@@ -83,7 +80,6 @@ class Router:
     def begin(self) -> None:
         """A new connection begins."""
         self.unclaimed.connected(anew=not self.has_overflowed)
-        self.has_overflowed = False
         self._overflow = trio.Event()
         self._overflowed.clear()
         self._behind.clear()
@@ -115,6 +111,11 @@ class Router:
         self.unclaimed.inbox.session_lost(self._number)
         for inbox in self._inboxes.values():
             inbox.session_lost(self._number)
+
+    @property
+    def has_overflowed(self) -> bool:
+        """Whether messages on this connection were given back to the broker."""
+        return self._overflow.is_set()
 
     async def wait_overflow(self) -> None:
         """Waits until messages had to be given back to the broker."""
@@ -279,12 +280,8 @@ class Router:
         self._given_back += 1
         self._overflowed.update(concerned)
         self._behind.update(concerned)
-        self._note_overflow()
-        return True
-
-    def _note_overflow(self) -> None:
-        self.has_overflowed = True
         self._overflow.set()
+        return True
 
     # Scopes
 
@@ -340,7 +337,7 @@ class Router:
                 elif self._keeps_session:
                     self._session.give_back(arrival)
                     self._behind.add(inbox)
-                    self._note_overflow()
+                    self._overflow.set()
                     self._give_back_behind(entry[0], inbox)
                 else:
                     inbox.miss(entry[0], arrival)
